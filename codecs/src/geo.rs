@@ -1,0 +1,1 @@
+//! Positions on the earth: datums, distances, polygons. Degrees and metres; WGS-84 unless a name says otherwise.

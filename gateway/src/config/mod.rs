@@ -1,0 +1,118 @@
+//! The configuration: one directory of TOML and GeoJSON files, read once at start.
+//!
+//! Here: the values with their defaults, and how faults are told (`file:line: key: reason`, all of them).
+//! Not here: secrets. They are systemd credentials or files named by a `*_file` key.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::event::{Priority, Severity};
+use crate::ids::StreamId;
+use crate::stream::StreamsLimits;
+
+/// Everything a gateway is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of this box; the CloudEvents source is `urn:kerbside:{box_id}`.
+    pub box_id: String,
+    pub listen: Listen,
+    pub tls: Option<Tls>,
+    pub mqtt: Mqtt,
+    pub streams: StreamsLimits,
+    pub webrtc: WebRtc,
+    pub drain_max: Duration,
+    pub cameras: Vec<Camera>,
+    pub rules: Vec<Rule>,
+    pub platforms: Vec<Platform>,
+    /// GeoJSON text of `grid.geojson`, if there is one: cells and zones.
+    pub grid: Option<String>,
+    /// Directory of offline map files served to screens under `/map/`, if any.
+    pub map_dir: Option<PathBuf>,
+}
+
+/// Addresses; None: not served.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    pub mqtt: Option<SocketAddr>,
+    pub mqtts: Option<SocketAddr>,
+    pub rtsp: Option<SocketAddr>,
+    pub rtsps: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+    pub https: Option<SocketAddr>,
+    /// UDP and TCP.
+    pub webrtc: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+pub struct Mqtt {
+    pub packet_bytes_max: u32,
+    pub connections_max: usize,
+    /// Messages taken from one session and not yet acknowledged.
+    pub receive_max: u16,
+    /// Time for CONNECT to arrive.
+    pub connect_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct WebRtc {
+    /// Addresses announced as host candidates; empty: those of the interfaces (or the listen address).
+    pub announce: Vec<IpAddr>,
+    pub sessions_max: usize,
+}
+
+/// A camera that the gateway pulls from.
+#[derive(Clone, Debug)]
+pub struct Camera {
+    pub stream: StreamId,
+    /// `rtsp://host[:port]/path`, without credentials.
+    pub url: url::Url,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    /// Pull only while somebody reads.
+    pub on_demand: bool,
+    pub transport_tcp: bool,
+    /// Registry data of the camera as a device on the map.
+    pub unit: Option<String>,
+    /// Fixed position, degrees WGS-84 (lat, lon).
+    pub position: Option<(f64, f64)>,
+}
+
+/// A rule: a CEL condition over `report` and `track` that raises events.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub name: String,
+    /// Kind of the event it raises.
+    pub kind: String,
+    /// CEL; true raises the event, once until it was false again.
+    pub when: String,
+    pub severity: Severity,
+    pub priority: Priority,
+    /// Text for people.
+    pub note: Option<String>,
+}
+
+/// A command platform above.
+#[derive(Clone, Debug)]
+pub struct Platform {
+    pub name: String,
+    pub url: url::Url,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<String>,
+    /// Extra root certificate, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Event kinds it gets; empty: all.
+    pub kinds: Vec<String>,
+    /// Whole time for one request.
+    pub timeout: Duration,
+    pub retry_min: Duration,
+    pub retry_max: Duration,
+    /// Requests under way at once.
+    pub concurrency: usize,
+}

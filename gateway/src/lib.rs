@@ -1,0 +1,19 @@
+//! The gateway: rooms from the top of the house to the ground floor. Imports only go down this list.
+
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod device;
+pub mod event;
+pub mod ids;
+pub mod ledger;
+pub mod listen;
+pub mod metrics;
+pub mod outbox;
+pub mod picture;
+pub mod registry;
+pub mod screen;
+pub mod sink;
+pub mod stream;
+pub mod webrtc;

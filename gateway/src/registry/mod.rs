@@ -1,0 +1,518 @@
+//! Who may connect: devices with passwords, users with tokens. SQLite in the state directory, shared by the running
+//! gateway and the command line; a change made by one is seen by the other at its next look.
+//!
+//! Secrets are generated (160 random bits), shown once and stored only as hashes that suit the protocol: SHA-256 for
+//! MQTT and Bearer, HA1 for RTSP Digest (RFC 7616 §3.4.2). No slow hash: it protects passwords that people choose,
+//! and would let a fleet that reconnects at once exhaust the processor.
+//!
+//! Here: accounts, checking, revocation. Not here: what a principal may do (the rooms know), protocol challenges.
+
+mod guard;
+mod store;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::sync::watch;
+
+pub use guard::{Guard, Verdict};
+use store::Store;
+
+/// Realm of Digest and Basic challenges; part of the stored HA1, so it never changes.
+pub const REALM: &str = "kerbside";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    Bodycam,
+    Drone,
+    Dock,
+    Vehicle,
+    Terminal,
+    Camera,
+    Sensor,
+    Radio,
+}
+
+impl DeviceKind {
+    pub const ALL: [Self; 8] = [
+        Self::Bodycam,
+        Self::Drone,
+        Self::Dock,
+        Self::Vehicle,
+        Self::Terminal,
+        Self::Camera,
+        Self::Sensor,
+        Self::Radio,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bodycam => "bodycam",
+            Self::Drone => "drone",
+            Self::Dock => "dock",
+            Self::Vehicle => "vehicle",
+            Self::Terminal => "terminal",
+            Self::Camera => "camera",
+            Self::Sensor => "sensor",
+            Self::Radio => "radio",
+        }
+    }
+
+    pub fn parse(s: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| k.name() == s)
+    }
+}
+
+/// What a user may do: operator and commander watch and handle events, an auditor reads, an admin does all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Operator,
+    Commander,
+    Auditor,
+    Admin,
+}
+
+impl Role {
+    pub const ALL: [Self; 4] = [Self::Operator, Self::Commander, Self::Auditor, Self::Admin];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Commander => "commander",
+            Self::Auditor => "auditor",
+            Self::Admin => "admin",
+        }
+    }
+
+    pub fn parse(s: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| r.name() == s)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub id: String,
+    pub kind: DeviceKind,
+    pub unit: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub role: Role,
+}
+
+/// An authenticated party.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    Device(Device),
+    User(User),
+}
+
+impl Principal {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Device(d) => &d.id,
+            Self::User(u) => &u.name,
+        }
+    }
+}
+
+/// Hashes of one secret.
+#[derive(Clone, PartialEq, Eq)]
+struct Hashes {
+    sha256: [u8; 32],
+    /// Lower-case hex, as RFC 7616 uses it.
+    ha1_md5: String,
+    ha1_sha256: String,
+}
+
+impl Hashes {
+    fn of(name: &str, secret: &str) -> Self {
+        let line = format!("{name}:{REALM}:{secret}");
+        Self {
+            sha256: Sha256::digest(secret.as_bytes()).into(),
+            ha1_md5: hex(&md5::Md5::digest(line.as_bytes())),
+            ha1_sha256: hex(&Sha256::digest(line.as_bytes())),
+        }
+    }
+
+    fn matches(&self, secret: &[u8]) -> bool {
+        let given: [u8; 32] = Sha256::digest(secret).into();
+        self.sha256.ct_eq(&given).into()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
+            let _ = write!(s, "{b:02x}");
+            s
+        })
+}
+
+/// HA1 of a principal for RTSP Digest.
+#[derive(Clone)]
+pub struct Ha1 {
+    pub md5: String,
+    pub sha256: String,
+}
+
+/// A generated secret: 160 random bits, URL-safe. Shown once.
+fn new_secret() -> String {
+    use base64::Engine;
+    let bytes: [u8; 20] = rand::random();
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    #[error(transparent)]
+    BadId(#[from] crate::ids::BadId),
+    #[error("{0} is already registered; revoke it first, then add it again for a new secret")]
+    Exists(String),
+    #[error("{0} is not registered")]
+    Unknown(String),
+    #[error("registry database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("state directory {0}: {1}")]
+    StateDir(String, std::io::Error),
+}
+
+/// Credentials are wrong, or of somebody revoked. Deliberately without a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("wrong or missing credentials")]
+pub struct Denied;
+
+#[derive(Default)]
+struct Accounts {
+    devices: HashMap<String, (Device, Hashes)>,
+    users: HashMap<String, (User, Hashes)>,
+    /// SHA-256 of the token → user name, for Bearer without a name.
+    tokens: HashMap<[u8; 32], String>,
+}
+
+/// The registry. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    store: Arc<Mutex<Store>>,
+    accounts: Arc<RwLock<Accounts>>,
+    /// Grows when an account is gone or has a new secret: live sessions check themselves then.
+    revocations: Arc<watch::Sender<u64>>,
+}
+
+impl Registry {
+    /// Opens (or creates) `registry.db` in the state directory.
+    ///
+    /// # Errors
+    /// When the directory or the database cannot be used.
+    pub fn open(state_dir: &Path) -> Result<Self, RegistryError> {
+        std::fs::create_dir_all(state_dir)
+            .map_err(|e| RegistryError::StateDir(state_dir.display().to_string(), e))?;
+        let store = Store::open(&state_dir.join("registry.db"))?;
+        let me = Self {
+            store: Arc::new(Mutex::new(store)),
+            accounts: Arc::default(),
+            revocations: Arc::new(watch::channel(0).0),
+        };
+        me.reload()?;
+        Ok(me)
+    }
+
+    /// Registers a device and gives its password.
+    ///
+    /// # Errors
+    /// [`RegistryError::BadId`], [`RegistryError::Exists`] (also when a user has the name), database faults.
+    pub fn add_device(
+        &self,
+        id: &str,
+        kind: DeviceKind,
+        unit: Option<&str>,
+    ) -> Result<String, RegistryError> {
+        crate::ids::DeviceId::parse(id)?;
+        let secret = new_secret();
+        let device = Device {
+            id: id.to_owned(),
+            kind,
+            unit: unit.map(str::to_owned),
+        };
+        self.store
+            .lock()
+            .add_device(&device, &Hashes::of(id, &secret))?;
+        self.reload()?;
+        Ok(secret)
+    }
+
+    /// Registers a user and gives the token.
+    ///
+    /// # Errors
+    /// As [`Self::add_device`].
+    pub fn add_user(&self, name: &str, role: Role) -> Result<String, RegistryError> {
+        if !crate::ids::is_id(name) {
+            return Err(crate::ids::BadId(name.chars().take(80).collect()).into());
+        }
+        let secret = new_secret();
+        self.store.lock().add_user(
+            &User {
+                name: name.to_owned(),
+                role,
+            },
+            &Hashes::of(name, &secret),
+        )?;
+        self.reload()?;
+        Ok(secret)
+    }
+
+    /// Takes a device's access away; its live sessions end within a second.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`].
+    pub fn revoke_device(&self, id: &str) -> Result<(), RegistryError> {
+        self.store.lock().revoke_device(id)?;
+        self.reload()
+    }
+
+    /// Takes a user's access away; the live sessions end within a second.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`].
+    pub fn revoke_user(&self, name: &str) -> Result<(), RegistryError> {
+        self.store.lock().revoke_user(name)?;
+        self.reload()
+    }
+
+    pub fn devices(&self) -> Vec<Device> {
+        let mut all: Vec<_> = self
+            .accounts
+            .read()
+            .devices
+            .values()
+            .map(|(d, _)| d.clone())
+            .collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+
+    pub fn users(&self) -> Vec<User> {
+        let mut all: Vec<_> = self
+            .accounts
+            .read()
+            .users
+            .values()
+            .map(|(u, _)| u.clone())
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    pub fn device(&self, id: &str) -> Option<Device> {
+        self.fresh();
+        self.accounts.read().devices.get(id).map(|(d, _)| d.clone())
+    }
+
+    /// # Errors
+    /// [`Denied`].
+    pub fn check_device(&self, id: &str, password: &[u8]) -> Result<Device, Denied> {
+        self.fresh();
+        match self.accounts.read().devices.get(id) {
+            Some((d, h)) if h.matches(password) => Ok(d.clone()),
+            _ => Err(Denied),
+        }
+    }
+
+    /// # Errors
+    /// [`Denied`].
+    pub fn check_user(&self, name: &str, token: &[u8]) -> Result<User, Denied> {
+        self.fresh();
+        match self.accounts.read().users.get(name) {
+            Some((u, h)) if h.matches(token) => Ok(u.clone()),
+            _ => Err(Denied),
+        }
+    }
+
+    /// A user by token alone (`Authorization: Bearer`).
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn check_token(&self, token: &[u8]) -> Result<User, Denied> {
+        self.fresh();
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        let accounts = self.accounts.read();
+        let name = accounts.tokens.get(&hash).ok_or(Denied)?;
+        accounts
+            .users
+            .get(name)
+            .map(|(u, _)| u.clone())
+            .ok_or(Denied)
+    }
+
+    /// Who has this name, with the HA1 for a Digest answer. Names are unique over devices and users.
+    pub fn principal(&self, name: &str) -> Option<(Principal, Ha1)> {
+        self.fresh();
+        let accounts = self.accounts.read();
+        let device = accounts
+            .devices
+            .get(name)
+            .map(|(d, h)| (Principal::Device(d.clone()), h));
+        let (p, h) = device.or_else(|| {
+            accounts
+                .users
+                .get(name)
+                .map(|(u, h)| (Principal::User(u.clone()), h))
+        })?;
+        Some((
+            p,
+            Ha1 {
+                md5: h.ha1_md5.clone(),
+                sha256: h.ha1_sha256.clone(),
+            },
+        ))
+    }
+
+    /// Wakes when accounts were revoked: every live session then asks [`Self::is_valid`] and ends if it is not.
+    pub fn revocations(&self) -> watch::Receiver<u64> {
+        self.revocations.subscribe()
+    }
+
+    /// Does this account still exist, unchanged?
+    pub fn is_valid(&self, principal: &Principal) -> bool {
+        let accounts = self.accounts.read();
+        match principal {
+            Principal::Device(d) => accounts.devices.get(&d.id).is_some_and(|(x, _)| x == d),
+            Principal::User(u) => accounts.users.get(&u.name).is_some_and(|(x, _)| x == u),
+        }
+    }
+
+    /// Looks whether another process changed the database; cheap when not. Also called by a timer in `app`.
+    pub fn fresh(&self) {
+        let changed = self.store.lock().changed_elsewhere();
+        if changed && let Err(e) = self.reload() {
+            tracing::error!(error = %e, "the registry could not be read again; the former accounts stay in force");
+        }
+    }
+
+    fn reload(&self) -> Result<(), RegistryError> {
+        let (devices, users) = self.store.lock().load()?;
+        let next = Accounts {
+            tokens: users
+                .iter()
+                .map(|(u, h)| (h.sha256, u.name.clone()))
+                .collect(),
+            devices: devices
+                .into_iter()
+                .map(|(d, h)| (d.id.clone(), (d, h)))
+                .collect(),
+            users: users
+                .into_iter()
+                .map(|(u, h)| (u.name.clone(), (u, h)))
+                .collect(),
+        };
+        let mut accounts = self.accounts.write();
+        let gone = accounts
+            .devices
+            .iter()
+            .any(|(k, v)| next.devices.get(k) != Some(v))
+            || accounts
+                .users
+                .iter()
+                .any(|(k, v)| next.users.get(k) != Some(v));
+        *accounts = next;
+        drop(accounts);
+        if gone {
+            self.revocations.send_modify(|n| *n += 1);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_opens_until_it_is_revoked_by_another_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let gateway = Registry::open(dir.path()).unwrap();
+        let cli = Registry::open(dir.path()).unwrap();
+        let password = cli
+            .add_device("bc-01", DeviceKind::Bodycam, Some("patrol-1"))
+            .unwrap();
+        let device = gateway.check_device("bc-01", password.as_bytes()).unwrap();
+        assert_eq!(device.unit.as_deref(), Some("patrol-1"));
+        assert_eq!(gateway.check_device("bc-01", b"wrong"), Err(Denied));
+        assert_eq!(
+            gateway.check_device("bc-02", password.as_bytes()),
+            Err(Denied)
+        );
+
+        let mut revoked = gateway.revocations();
+        revoked.mark_unchanged();
+        let principal = Principal::Device(device);
+        assert!(gateway.is_valid(&principal));
+        cli.revoke_device("bc-01").unwrap();
+        gateway.fresh();
+        assert!(revoked.has_changed().unwrap());
+        assert!(!gateway.is_valid(&principal));
+        assert_eq!(
+            gateway.check_device("bc-01", password.as_bytes()),
+            Err(Denied)
+        );
+    }
+
+    #[test]
+    fn no_secret_is_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let r = Registry::open(dir.path()).unwrap();
+        let token = r.add_user("anna", Role::Operator).unwrap();
+        assert_eq!(r.check_token(token.as_bytes()).unwrap().name, "anna");
+        drop(r);
+        for f in std::fs::read_dir(dir.path()).unwrap() {
+            let bytes = std::fs::read(f.unwrap().path()).unwrap();
+            assert!(!bytes.windows(token.len()).any(|w| w == token.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn one_name_is_one_principal() {
+        let dir = tempfile::tempdir().unwrap();
+        let r = Registry::open(dir.path()).unwrap();
+        r.add_device("x", DeviceKind::Radio, None).unwrap();
+        assert!(matches!(
+            r.add_user("x", Role::Admin),
+            Err(RegistryError::Exists(_))
+        ));
+        assert!(matches!(
+            r.add_device("x", DeviceKind::Radio, None),
+            Err(RegistryError::Exists(_))
+        ));
+        assert!(matches!(
+            r.add_device("a/b", DeviceKind::Radio, None),
+            Err(RegistryError::BadId(_))
+        ));
+        assert!(matches!(
+            r.revoke_user("nobody"),
+            Err(RegistryError::Unknown(_))
+        ));
+    }
+
+    #[test]
+    fn ha1_is_that_of_rfc_7616() {
+        // RFC 7616 §3.9.1 values with our realm recomputed by `printf 'Mufasa:kerbside:Circle of Life' | md5sum`.
+        let h = Hashes::of("Mufasa", "Circle of Life");
+        assert_eq!(h.ha1_md5.len(), 32);
+        assert_eq!(
+            h.ha1_md5,
+            hex(&md5::Md5::digest(b"Mufasa:kerbside:Circle of Life"))
+        );
+        assert_eq!(h.ha1_sha256.len(), 64);
+    }
+}

@@ -1,0 +1,160 @@
+//! The registry's tables.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Device, DeviceKind, Hashes, RegistryError, Role, User};
+
+pub(super) struct Store {
+    db: Connection,
+    version: i64,
+}
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS account (
+    name TEXT PRIMARY KEY,
+    is_user INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    unit TEXT,
+    sha256 BLOB NOT NULL,
+    ha1_md5 TEXT NOT NULL,
+    ha1_sha256 TEXT NOT NULL
+) STRICT;";
+
+impl Store {
+    pub fn open(path: &Path) -> Result<Self, RegistryError> {
+        let db = Connection::open(path)?;
+        restrict(path);
+        db.busy_timeout(Duration::from_secs(5))?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.execute_batch(SCHEMA)?;
+        let mut me = Self { db, version: 0 };
+        me.version = me.data_version();
+        Ok(me)
+    }
+
+    fn data_version(&self) -> i64 {
+        self.db
+            .pragma_query_value(None, "data_version", |r| r.get(0))
+            .unwrap_or(-1)
+    }
+
+    /// Has another connection written since the last call?
+    pub fn changed_elsewhere(&mut self) -> bool {
+        let version = self.data_version();
+        std::mem::replace(&mut self.version, version) != version
+    }
+
+    fn insert(
+        &mut self,
+        name: &str,
+        is_user: bool,
+        kind: &str,
+        unit: Option<&str>,
+        hashes: &Hashes,
+    ) -> Result<(), RegistryError> {
+        let tx = self.db.transaction()?;
+        let taken: Option<i64> = tx
+            .query_row("SELECT 1 FROM account WHERE name = ?1", [name], |r| {
+                r.get(0)
+            })
+            .optional()?;
+        if taken.is_some() {
+            return Err(RegistryError::Exists(name.to_owned()));
+        }
+        tx.execute(
+            "INSERT INTO account (name, is_user, kind, unit, sha256, ha1_md5, ha1_sha256) VALUES (?1,?2,?3,?4,?5,?6,?7)",
+            params![name, is_user, kind, unit, hashes.sha256, hashes.ha1_md5, hashes.ha1_sha256],
+        )?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    pub fn add_device(&mut self, d: &Device, hashes: &Hashes) -> Result<(), RegistryError> {
+        self.insert(&d.id, false, d.kind.name(), d.unit.as_deref(), hashes)
+    }
+
+    pub fn add_user(&mut self, u: &User, hashes: &Hashes) -> Result<(), RegistryError> {
+        self.insert(&u.name, true, u.role.name(), None, hashes)
+    }
+
+    fn delete(&mut self, name: &str, is_user: bool) -> Result<(), RegistryError> {
+        let n = self.db.execute(
+            "DELETE FROM account WHERE name = ?1 AND is_user = ?2",
+            params![name, is_user],
+        )?;
+        if n == 0 {
+            Err(RegistryError::Unknown(name.to_owned()))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub fn revoke_device(&mut self, id: &str) -> Result<(), RegistryError> {
+        self.delete(id, false)
+    }
+
+    pub fn revoke_user(&mut self, name: &str) -> Result<(), RegistryError> {
+        self.delete(name, true)
+    }
+
+    #[allow(
+        clippy::type_complexity,
+        reason = "two lists of the same shape, read in one place"
+    )]
+    pub fn load(&self) -> Result<(Vec<(Device, Hashes)>, Vec<(User, Hashes)>), RegistryError> {
+        let mut devices = Vec::new();
+        let mut users = Vec::new();
+        let mut rows = self.db.prepare_cached(
+            "SELECT name, is_user, kind, unit, sha256, ha1_md5, ha1_sha256 FROM account",
+        )?;
+        let mut rows = rows.query([])?;
+        while let Some(r) = rows.next()? {
+            let name: String = r.get(0)?;
+            let kind: String = r.get(2)?;
+            let hashes = Hashes {
+                sha256: r.get(4)?,
+                ha1_md5: r.get(5)?,
+                ha1_sha256: r.get(6)?,
+            };
+            if r.get(1)? {
+                match Role::parse(&kind) {
+                    Some(role) => users.push((User { name, role }, hashes)),
+                    None => tracing::warn!(
+                        user = name,
+                        role = kind,
+                        "unknown role in the registry; user ignored"
+                    ),
+                }
+            } else {
+                match DeviceKind::parse(&kind) {
+                    Some(kind) => devices.push((
+                        Device {
+                            id: name,
+                            kind,
+                            unit: r.get(3)?,
+                        },
+                        hashes,
+                    )),
+                    None => tracing::warn!(
+                        device = name,
+                        kind,
+                        "unknown kind in the registry; device ignored"
+                    ),
+                }
+            }
+        }
+        Ok((devices, users))
+    }
+}
+
+/// Hashes are for the gateway alone.
+fn restrict(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    if let Err(e) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) {
+        tracing::warn!(path = %path.display(), error = %e, "the registry's file mode could not be set");
+    }
+}

@@ -1,0 +1,485 @@
+//! All streams by name, and the publisher's side of each.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use kerbside_codecs::media::{Medium, MediumKind};
+use parking_lot::{Mutex, RwLock};
+use prometheus::{IntCounterVec, IntGaugeVec};
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+
+use super::reader::Reader;
+use super::ring::{NewFrame, Ring};
+use crate::ids::{DeviceId, StreamId};
+use crate::metrics;
+
+static FRAMES_IN: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    metrics::counter(
+        "kerbside_stream_frames_total",
+        "Frames published",
+        &["stream"],
+    )
+});
+static BYTES_IN: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    metrics::counter(
+        "kerbside_stream_bytes_total",
+        "Payload bytes published",
+        &["stream"],
+    )
+});
+static READERS: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| metrics::gauge("kerbside_stream_readers", "Readers now", &["stream"]));
+
+/// Limits that hold for every stream.
+#[derive(Clone, Debug)]
+pub struct StreamsLimits {
+    /// Ring: at most this old, but always the newest group of pictures.
+    pub ring_age_max: Duration,
+    /// Ring: at most so many bytes, even if that cuts the newest group.
+    pub ring_bytes_max: usize,
+    /// A reader further behind the live edge jumps to the newest key frame.
+    pub reader_behind_max: Duration,
+    /// How long a stream without publisher waits for its return before it is lost.
+    pub publisher_grace: Duration,
+    /// Shortest time between two key-frame requests to one publisher.
+    pub key_frame_request_interval: Duration,
+    pub streams_max: usize,
+}
+
+impl Default for StreamsLimits {
+    fn default() -> Self {
+        Self {
+            ring_age_max: Duration::from_secs(10),
+            ring_bytes_max: 32 << 20,
+            reader_behind_max: Duration::from_secs(3),
+            publisher_grace: Duration::from_secs(15),
+            key_frame_request_interval: Duration::from_secs(1),
+            streams_max: 2048,
+        }
+    }
+}
+
+/// Where a stream is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Configured for pull on demand; nobody publishes because nobody reads.
+    Idle,
+    /// A publisher is connected.
+    Live,
+    /// The publisher left at this moment; readers stay and wait for it.
+    Waiting(Instant),
+    /// The grace is over.
+    Lost,
+}
+
+impl Phase {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Live => "live",
+            Self::Waiting(_) => "waiting",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct StreamState {
+    pub ring: Ring,
+    pub media: Arc<[Medium]>,
+    pub phase: Phase,
+    /// Grows with each publisher; only the newest one may push.
+    pub epoch: u32,
+    publisher: Option<&'static str>,
+    last_key_request: Option<Instant>,
+}
+
+impl StreamState {
+    pub fn has_video(&self) -> bool {
+        self.media
+            .iter()
+            .any(|m| m.codec.kind() == MediumKind::Video)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub id: StreamId,
+    pub limits: StreamsLimits,
+    pub state: Mutex<StreamState>,
+    /// Woken once per frame and at each change.
+    pub wake: Notify,
+    readers: watch::Sender<usize>,
+    key_wanted: Notify,
+    frames: AtomicU64,
+    on_demand: bool,
+    changed: Arc<Changed>,
+    epoch_now: AtomicU32,
+}
+
+/// Streams whose status changed and was not taken yet: a set, so a burst of changes is one entry.
+#[derive(Debug, Default)]
+struct Changed {
+    set: Mutex<HashSet<StreamId>>,
+    wake: Notify,
+}
+
+impl Changed {
+    fn mark(&self, id: &StreamId) {
+        self.set.lock().insert(id.clone());
+        self.wake.notify_one();
+    }
+}
+
+impl Stream {
+    pub fn readers_changed(&self, by: isize) {
+        self.readers
+            .send_modify(|n| *n = n.saturating_add_signed(by));
+        READERS
+            .with_label_values(&[&self.id.to_string()])
+            .add(by as i64);
+        self.changed.mark(&self.id);
+    }
+
+    pub fn want_key_frame(&self) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let due = state.last_key_request.is_none_or(|t| {
+            now.saturating_duration_since(t) >= self.limits.key_frame_request_interval
+        });
+        if due {
+            state.last_key_request = Some(now);
+            drop(state);
+            self.key_wanted.notify_one();
+        }
+    }
+
+    fn status(&self) -> StreamStatus {
+        let state = self.state.lock();
+        StreamStatus {
+            stream: self.id.clone(),
+            phase: state.phase.name(),
+            protocol: state.publisher,
+            codecs: state
+                .media
+                .iter()
+                .map(|m| m.codec.encoding_name())
+                .collect(),
+            readers: *self.readers.borrow(),
+            frames: self.frames.load(Ordering::Relaxed),
+            ring_bytes: state.ring.bytes(),
+        }
+    }
+}
+
+/// What operators see of a stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamStatus {
+    pub stream: StreamId,
+    /// `idle`, `live`, `waiting`, `lost`.
+    pub phase: &'static str,
+    /// How it is published: `rtsp`, `whip`, `pull`.
+    pub protocol: Option<&'static str>,
+    pub codecs: Vec<&'static str>,
+    pub readers: usize,
+    /// Frames published since the start of the gateway.
+    pub frames: u64,
+    pub ring_bytes: usize,
+}
+
+/// Why somebody cannot publish or read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SubscribeError {
+    #[error("no stream of this name is live")]
+    NotFound,
+    #[error("the camera did not deliver within the time limit")]
+    Timeout,
+    #[error("too many streams: the limit is {0}")]
+    TooMany(usize),
+    #[error("the offer has no medium that can be carried")]
+    NoMedia,
+}
+
+/// All streams of this box. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    map: Arc<RwLock<HashMap<StreamId, Arc<Stream>>>>,
+    limits: StreamsLimits,
+    changed: Arc<Changed>,
+}
+
+impl Streams {
+    pub fn new(limits: StreamsLimits) -> Self {
+        Self {
+            map: Arc::default(),
+            limits,
+            changed: Arc::default(),
+        }
+    }
+
+    fn entry(&self, id: &StreamId, on_demand: bool) -> Result<Arc<Stream>, SubscribeError> {
+        if let Some(s) = self.map.read().get(id) {
+            return Ok(s.clone());
+        }
+        let mut map = self.map.write();
+        if map.len() >= self.limits.streams_max && !map.contains_key(id) {
+            return Err(SubscribeError::TooMany(self.limits.streams_max));
+        }
+        Ok(map
+            .entry(id.clone())
+            .or_insert_with(|| {
+                Arc::new(Stream {
+                    id: id.clone(),
+                    limits: self.limits.clone(),
+                    state: Mutex::new(StreamState {
+                        ring: Ring::new(self.limits.ring_age_max, self.limits.ring_bytes_max),
+                        media: Arc::from([]),
+                        phase: Phase::Idle,
+                        epoch: 0,
+                        publisher: None,
+                        last_key_request: None,
+                    }),
+                    wake: Notify::new(),
+                    readers: watch::channel(0).0,
+                    key_wanted: Notify::new(),
+                    frames: AtomicU64::new(0),
+                    on_demand,
+                    changed: self.changed.clone(),
+                    epoch_now: AtomicU32::new(0),
+                })
+            })
+            .clone())
+    }
+
+    /// Registers a camera that is pulled when somebody reads. The returned watch holds the number of readers.
+    ///
+    /// # Errors
+    /// [`SubscribeError::TooMany`].
+    pub fn declare(&self, id: &StreamId) -> Result<watch::Receiver<usize>, SubscribeError> {
+        Ok(self.entry(id, true)?.readers.subscribe())
+    }
+
+    /// Begins to publish; a former publisher of the same stream is cut (the device reconnected).
+    ///
+    /// # Errors
+    /// [`SubscribeError::TooMany`], [`SubscribeError::NoMedia`].
+    pub fn publish(
+        &self,
+        id: &StreamId,
+        media: Vec<Medium>,
+        protocol: &'static str,
+    ) -> Result<Publisher, SubscribeError> {
+        if media.is_empty() || media.len() > 8 {
+            return Err(SubscribeError::NoMedia);
+        }
+        let stream = self.entry(id, false)?;
+        let mut state = stream.state.lock();
+        state.epoch += 1;
+        state.media = media.into();
+        state.phase = Phase::Live;
+        state.publisher = Some(protocol);
+        state.ring.clear();
+        let epoch = state.epoch;
+        drop(state);
+        stream.epoch_now.store(epoch, Ordering::Release);
+        stream.wake.notify_waiters();
+        stream.key_wanted.notify_one();
+        self.changed.mark(id);
+        let label = id.to_string();
+        Ok(Publisher {
+            frames: FRAMES_IN.with_label_values(&[&label]),
+            bytes: BYTES_IN.with_label_values(&[&label]),
+            stream,
+            epoch,
+        })
+    }
+
+    /// Begins to read. A stream that is pulled on demand is waited for, at most `wait`.
+    ///
+    /// # Errors
+    /// [`SubscribeError::NotFound`], [`SubscribeError::Timeout`].
+    pub async fn read(&self, id: &StreamId, wait: Duration) -> Result<Reader, SubscribeError> {
+        let stream = self
+            .map
+            .read()
+            .get(id)
+            .cloned()
+            .ok_or(SubscribeError::NotFound)?;
+        let _demand = Demand::new(&stream);
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let woken = stream.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            let (phase, media) = {
+                let s = stream.state.lock();
+                (s.phase, s.media.clone())
+            };
+            match phase {
+                Phase::Live | Phase::Waiting(_) if !media.is_empty() => {
+                    return Ok(Reader::new(stream.clone(), media));
+                }
+                Phase::Lost if !stream.on_demand => return Err(SubscribeError::NotFound),
+                _ => {}
+            }
+            if tokio::time::timeout_at(deadline, woken).await.is_err() {
+                return Err(SubscribeError::Timeout);
+            }
+        }
+    }
+
+    /// Ends the grace of streams whose publisher did not come back. Call about once a second.
+    pub fn sweep(&self, now: Instant) {
+        for s in self.map.read().values() {
+            let mut state = s.state.lock();
+            if let Phase::Waiting(since) = state.phase
+                && now.saturating_duration_since(since) >= self.limits.publisher_grace
+            {
+                state.phase = if s.on_demand {
+                    Phase::Idle
+                } else {
+                    Phase::Lost
+                };
+                state.ring.clear();
+                drop(state);
+                s.wake.notify_waiters();
+                self.changed.mark(&s.id);
+            }
+        }
+    }
+
+    /// Cuts all publishers of a device; their next push fails.
+    pub fn cut(&self, device: &DeviceId) {
+        for s in self.map.read().values().filter(|s| s.id.device == *device) {
+            let mut state = s.state.lock();
+            if state.phase == Phase::Live {
+                state.epoch += 1;
+                state.phase = Phase::Waiting(Instant::now());
+                s.epoch_now.store(state.epoch, Ordering::Release);
+                drop(state);
+                s.key_wanted.notify_one();
+                self.changed.mark(&s.id);
+            }
+        }
+    }
+
+    pub fn status(&self) -> Vec<StreamStatus> {
+        let mut all: Vec<_> = self.map.read().values().map(|s| s.status()).collect();
+        all.sort_by(|a, b| a.stream.cmp(&b.stream));
+        all
+    }
+
+    /// Waits until the status of some streams changed, and gives it. For one consumer.
+    pub async fn changes(&self) -> Vec<StreamStatus> {
+        loop {
+            let ids = std::mem::take(&mut *self.changed.set.lock());
+            if !ids.is_empty() {
+                let map = self.map.read();
+                return ids
+                    .iter()
+                    .filter_map(|id| map.get(id))
+                    .map(|s| s.status())
+                    .collect();
+            }
+            self.changed.wake.notified().await;
+        }
+    }
+}
+
+/// Counts as a reader while it lives, so that an on-demand pull starts and stays.
+struct Demand<'a>(&'a Stream);
+
+impl<'a> Demand<'a> {
+    fn new(stream: &'a Stream) -> Self {
+        stream.readers_changed(1);
+        Self(stream)
+    }
+}
+
+impl Drop for Demand<'_> {
+    fn drop(&mut self) {
+        self.0.readers_changed(-1);
+    }
+}
+
+/// Another publisher took the stream over, or the device was revoked.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("this publisher no longer owns its stream")]
+pub struct Superseded;
+
+/// The right to push into one stream. Dropping it starts the grace.
+#[derive(Debug)]
+pub struct Publisher {
+    stream: Arc<Stream>,
+    epoch: u32,
+    frames: prometheus::IntCounter,
+    bytes: prometheus::IntCounter,
+}
+
+impl Publisher {
+    pub fn id(&self) -> &StreamId {
+        &self.stream.id
+    }
+
+    /// Has another publisher taken over, or was the device revoked?
+    pub fn is_superseded(&self) -> bool {
+        self.stream.epoch_now.load(Ordering::Acquire) != self.epoch
+    }
+
+    /// # Errors
+    /// [`Superseded`]: stop publishing and close the session.
+    pub fn push(&self, frame: NewFrame) -> Result<(), Superseded> {
+        let mut state = self.stream.state.lock();
+        if state.epoch != self.epoch {
+            return Err(Superseded);
+        }
+        let Some(medium) = state.media.get(usize::from(frame.medium)) else {
+            return Ok(());
+        };
+        let is_video = medium.codec.kind() == MediumKind::Video;
+        self.bytes.inc_by(frame.payloads.bytes() as u64);
+        state.ring.push(frame, self.epoch, is_video);
+        drop(state);
+        self.frames.inc();
+        self.stream.frames.fetch_add(1, Ordering::Relaxed);
+        self.stream.wake.notify_waiters();
+        Ok(())
+    }
+
+    /// The media changed (new parameter sets). The kinds must stay; otherwise readers are ended.
+    ///
+    /// # Errors
+    /// [`Superseded`].
+    pub fn set_media(&self, media: Vec<Medium>) -> Result<(), Superseded> {
+        let mut state = self.stream.state.lock();
+        if state.epoch != self.epoch {
+            return Err(Superseded);
+        }
+        state.media = media.into();
+        drop(state);
+        self.stream.wake.notify_waiters();
+        self.stream.changed.mark(&self.stream.id);
+        Ok(())
+    }
+
+    /// Waits until a reader needs a key frame (or the publisher was cut: check [`Self::is_superseded`]).
+    /// Cancel-safe.
+    pub async fn key_frame_wanted(&self) {
+        self.stream.key_wanted.notified().await;
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        let mut state = self.stream.state.lock();
+        if state.epoch == self.epoch && state.phase == Phase::Live {
+            state.phase = Phase::Waiting(Instant::now());
+            state.publisher = None;
+            drop(state);
+            self.stream.changed.mark(&self.stream.id);
+        }
+    }
+}

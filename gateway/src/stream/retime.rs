@@ -1,0 +1,107 @@
+//! Timestamps of one reader: continuous over the instant start, jumps and changes of publisher.
+//!
+//! Frames older than the live edge at the join are squeezed into the milliseconds before it, so that a player shows
+//! the newest picture at once instead of a fast-forward film; from the live edge on media time is kept as it is.
+//! When the publisher changes, the new times are shifted so that they follow by the time that passed.
+
+use std::time::Instant;
+
+/// Squeezed distance of two frames, as a fraction of a second.
+const SQUEEZE_PER_SECOND: u64 = 1000;
+
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    out: u64,
+    arrived: Instant,
+    epoch: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Retime {
+    clock_rate: u64,
+    /// Sequence number and time of this medium's newest frame when the reader joined or jumped.
+    live_edge: Option<(u64, u64)>,
+    /// Added to media time, modulo 2^64.
+    offset: u64,
+    last: Option<Last>,
+}
+
+impl Retime {
+    pub fn new(clock_rate: u32) -> Self {
+        Self {
+            clock_rate: u64::from(clock_rate.max(1)),
+            live_edge: None,
+            offset: 0,
+            last: None,
+        }
+    }
+
+    /// From here on frames before `seq` are a replay; the live edge has media time `time`.
+    pub fn start(&mut self, seq: u64, time: u64) {
+        self.live_edge = Some((seq, time));
+    }
+
+    pub fn apply(&mut self, seq: u64, time: u64, arrived: Instant, epoch: u32) -> u64 {
+        if let Some(last) = self.last
+            && last.epoch != epoch
+        {
+            let passed = arrived.saturating_duration_since(last.arrived).as_micros();
+            let passed = u64::try_from(passed)
+                .unwrap_or(0)
+                .saturating_mul(self.clock_rate)
+                / 1_000_000;
+            self.offset = last.out.wrapping_add(passed.max(1)).wrapping_sub(time);
+        }
+        let shown = match self.live_edge {
+            Some((edge_seq, edge_time)) if seq < edge_seq => {
+                edge_time.wrapping_sub((edge_seq - seq) * self.clock_rate / SQUEEZE_PER_SECOND)
+            }
+            _ => time,
+        };
+        let out = shown.wrapping_add(self.offset);
+        self.last = Some(Last {
+            out,
+            arrived,
+            epoch,
+        });
+        out
+    }
+
+    /// Is frame `seq` older than the live edge at the join?
+    pub fn is_replay(&self, seq: u64) -> bool {
+        self.live_edge.is_some_and(|(edge, _)| seq < edge)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn replay_is_squeezed_and_runs_into_live_without_a_step() {
+        let t = Instant::now();
+        let mut r = Retime::new(90_000);
+        // A group of 30 frames at 30 fps, the viewer joins at frame 29.
+        r.start(29, 29 * 3000);
+        let out: Vec<u64> = (0..=40).map(|i| r.apply(i, i * 3000, t, 0)).collect();
+        assert!(out.windows(2).all(|w| w[0] < w[1]), "{out:?}");
+        assert!(
+            out[29] - out[0] <= 90 * 30,
+            "replay lasts 30 ms, not a second"
+        );
+        assert_eq!(out[29], 29 * 3000);
+        assert_eq!(out[40] - out[39], 3000);
+    }
+
+    #[test]
+    fn a_new_publisher_continues_after_the_time_that_passed() {
+        let t = Instant::now();
+        let mut r = Retime::new(90_000);
+        let a = r.apply(0, 5_000_000, t, 0);
+        let b = r.apply(1, 17, t + Duration::from_secs(2), 1);
+        assert_eq!(b - a, 180_000);
+        let c = r.apply(2, 17 + 3000, t + Duration::from_secs(2), 1);
+        assert_eq!(c - b, 3000);
+    }
+}
