@@ -69,6 +69,10 @@ pub struct PictureActor {
     state: State,
     feed: Arc<Feed>,
     outbox: Outbox,
+    /// Events of our own (a stream lost, a device silent) that the outbox could not take: nobody would say them
+    /// again, so they are tried again once a second. Their latches stay closed, which bounds their number.
+    unowned: Vec<Raised>,
+    retrying: bool,
     /// When a rule's failure was last logged.
     logged: HashMap<u16, Instant>,
 }
@@ -79,6 +83,8 @@ impl PictureActor {
             state,
             feed,
             outbox,
+            unowned: Vec::new(),
+            retrying: false,
             logged: HashMap::new(),
         }
     }
@@ -109,10 +115,7 @@ impl PictureActor {
         fx.raised
     }
 
-    fn conclude(
-        &mut self,
-        outcomes: Vec<(Raised, Result<Appended, OutboxError>)>,
-    ) -> Result<Told, NotOwned> {
+    fn conclude(&mut self, outcomes: Vec<Outcome>) -> Result<Told, NotOwned> {
         let mut fx = Effects::default();
         let mut told = Told::default();
         let mut refused = None;
@@ -128,21 +131,42 @@ impl PictureActor {
             RAISED
                 .with_label_values(&[raised.event.kind.as_str(), outcome])
                 .inc();
-            self.state.conclude(raised, answer.as_ref().ok(), &mut fx);
-            if let Err(e) = answer {
-                refused = Some(e);
+            match answer {
+                Err(_) if !raised.is_said => self.unowned.push(raised),
+                Err(e) => {
+                    self.state.conclude(raised, None, &mut fx);
+                    refused = Some(e);
+                }
+                Ok(appended) => self.state.conclude(raised, Some(&appended), &mut fx),
             }
         }
         self.feed.publish(fx.changes);
         refused.map_or(Ok(told), |e| Err(NotOwned::Outbox(e)))
     }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let raised = self.apply(Fact::Tick);
+        self.unowned.extend(raised);
+        for (freshness, n) in self.state.census() {
+            DEVICES.with_label_values(&[freshness.name()]).set(n);
+        }
+        if self.unowned.is_empty() || self.retrying {
+            return;
+        }
+        self.retrying = true;
+        let owned = append(self.outbox.clone(), std::mem::take(&mut self.unowned)).into_actor(self);
+        ctx.spawn(owned.map(|outcomes, me, _| {
+            me.retrying = false;
+            // Refused ones are back in `unowned`.
+            drop(me.conclude(outcomes));
+        }));
+    }
 }
 
+type Outcome = (Raised, Result<Appended, OutboxError>);
+
 /// All of them, one after the other; not given up when whoever told the fact is gone.
-async fn append(
-    outbox: Outbox,
-    raised: Vec<Raised>,
-) -> Vec<(Raised, Result<Appended, OutboxError>)> {
+async fn append(outbox: Outbox, raised: Vec<Raised>) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(raised.len());
     for r in raised {
         let answer = outbox.append(r.event.clone()).await;
@@ -156,17 +180,7 @@ impl Actor for PictureActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        ctx.run_interval(TICK, |me, ctx| {
-            let raised = me.apply(Fact::Tick);
-            for (freshness, n) in me.state.census() {
-                DEVICES.with_label_values(&[freshness.name()]).set(n);
-            }
-            if !raised.is_empty() {
-                let owned = append(me.outbox.clone(), raised).into_actor(me);
-                // Refused: the latch is open again, the next change of the device raises it once more.
-                ctx.spawn(owned.map(|outcomes, me, _| drop(me.conclude(outcomes))));
-            }
-        });
+        ctx.run_interval(TICK, Self::tick);
     }
 }
 
@@ -182,3 +196,6 @@ impl Handler<Tell> for PictureActor {
         Box::pin(owned.map(|outcomes, me, _| me.conclude(outcomes)))
     }
 }
+
+#[cfg(test)]
+mod tests;
