@@ -7,3 +7,4 @@ pub mod demo;
 pub mod fleet;
 pub mod harness;
 pub mod platform;
+pub mod process;

@@ -13,10 +13,10 @@ const METRES_PER_DEGREE: f64 = 111_320.0;
 /// Distance between parallel streets.
 const BLOCK_M: f64 = 60.0;
 /// Walkers keep this far from the border of their zone.
-const MARGIN_M: f64 = 25.0;
+const MARGIN_M: f64 = 60.0;
 /// How long the one that strays stays in its zone, and how far it then goes.
 const STRAY_AFTER_S: f64 = 100.0;
-const STRAY_M: f64 = 140.0;
+const STRAY_M: f64 = 160.0;
 
 /// A rectangle in metres east and north of `ORIGIN`.
 #[derive(Clone, Copy, Debug, PartialEq)]
