@@ -455,3 +455,61 @@ async fn what_cannot_work_is_told_at_the_start() {
     std::fs::write(dir.path().join("missing.pem"), "no certificate").unwrap();
     assert!(start(p).contains("no certificate in it"));
 }
+
+#[tokio::test]
+async fn https_with_the_platforms_own_root_and_not_without() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let config = crate::tls::server_config(&cert, &key).unwrap();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        let acceptor = tokio_rustls::TlsAcceptor::from(config);
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let Ok(mut tls) = acceptor.accept(tcp).await else {
+                continue;
+            };
+            let mut some = [0; 1024];
+            if tls.read(&mut some).await.is_ok_and(|n| n > 0) {
+                let end = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+                tls.write_all(end).await.unwrap();
+            }
+        }
+    });
+    let mut known = platform("known", SocketAddr::from(([127, 0, 0, 1], port)));
+    known.url = format!("https://localhost:{port}/").parse().unwrap();
+    // Another root, so that this needs none of the machine's.
+    let stranger = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let other = dir.path().join("other.pem");
+    std::fs::write(&other, stranger.cert.pem()).unwrap();
+    let mut unknown = known.clone();
+    unknown.name = "unknown".to_owned();
+    known.ca_file = Some(cert);
+    unknown.ca_file = Some(other);
+
+    let bench = Bench::start(&[known, unknown]);
+    let id = bench.raise(Priority::P0).await;
+    bench.until(id, "known", DeliveryState::Delivered).await;
+    let (_, error) = loop {
+        let now = bench.until(id, "unknown", DeliveryState::Pending).await;
+        if now.0 > 0 {
+            break now;
+        }
+        bench.outbox.changes().await;
+    };
+    let error = error.unwrap();
+    assert!(
+        error.starts_with("no connection") && error.contains("certificate"),
+        "{error}"
+    );
+    server.abort();
+    bench.end().await;
+}
