@@ -18,4 +18,5 @@ pub mod screen;
 pub mod sink;
 pub mod stream;
 pub mod tls;
+pub mod udp;
 pub mod webrtc;
