@@ -1,1 +1,7 @@
-//! (being built)
+//! WebRTC
+
+mod answer;
+mod feedback;
+mod ice;
+mod offer;
+mod secure;
