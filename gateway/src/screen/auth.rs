@@ -167,6 +167,9 @@ pub(super) fn cross_origin(headers: &HeaderMap) -> bool {
     let own = || {
         let origin = url::Url::parse(origin.to_str().ok()?).ok()?;
         let host = headers.get(header::HOST)?.to_str().ok()?;
+        if host.contains(['@', '/', '?', '#', '\\']) {
+            return None;
+        }
         // The port that a scheme implies is not written, neither here nor there.
         let host = url::Url::parse(&format!("{}://{host}/", origin.scheme())).ok()?;
         let same = origin.host_str() == host.host_str() && origin.port() == host.port();
