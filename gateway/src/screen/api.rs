@@ -56,11 +56,18 @@ pub(super) async fn events(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(page) = page.map_err(|e| {
-        let text = format!("{}; use ?limit=1…{EVENTS_MAX} and before=EVENT-ID", e.body_text());
+        let text = format!(
+            "{}; use ?limit=1…{EVENTS_MAX} and before=EVENT-ID",
+            e.body_text()
+        );
         Problem::new(e.status(), text)
     })?;
     let limit = page.limit.unwrap_or(EVENTS_DEFAULT).clamp(1, EVENTS_MAX);
-    let recent = room.outbox.recent(limit, page.before).await.map_err(closed)?;
+    let recent = room
+        .outbox
+        .recent(limit, page.before)
+        .await
+        .map_err(closed)?;
     let events: Vec<_> = recent
         .into_iter()
         .map(|(event, deliveries)| ShownEvent { event, deliveries })
@@ -86,7 +93,10 @@ pub(super) async fn retry(
         .parse()
         .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the event id is not a UUID"))?;
     let Json(Retry { platform }) = body.map_err(|e| {
-        let text = format!("{}; send {{\"platform\": \"NAME\"}} as application/json", e.body_text());
+        let text = format!(
+            "{}; send {{\"platform\": \"NAME\"}} as application/json",
+            e.body_text()
+        );
         Problem::new(e.status(), text)
     })?;
     let is_parked = room.outbox.retry(id, &platform).await.map_err(closed)?;

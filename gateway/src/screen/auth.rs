@@ -77,10 +77,17 @@ impl IntoResponse for Refusal {
             (challenge, Problem::new(StatusCode::UNAUTHORIZED, text)).into_response()
         };
         match self {
-            Self::Missing => unauthorized("log in first: POST /api/v1/login, or send Authorization: Bearer TOKEN"),
-            Self::Wrong => unauthorized("wrong credentials; an admin gives new ones with `kerbside user add`"),
+            Self::Missing => unauthorized(
+                "log in first: POST /api/v1/login, or send Authorization: Bearer TOKEN",
+            ),
+            Self::Wrong => {
+                unauthorized("wrong credentials; an admin gives new ones with `kerbside user add`")
+            }
             Self::SlowDown(wait) => {
-                let wait_s = [(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)))];
+                let wait_s = [(
+                    header::RETRY_AFTER,
+                    HeaderValue::from(wait.as_secs().max(1)),
+                )];
                 let text = "wrong credentials, too often; wait and use the right ones";
                 (wait_s, Problem::new(StatusCode::TOO_MANY_REQUESTS, text)).into_response()
             }
@@ -131,7 +138,9 @@ impl FromRequestParts<Arc<Room>> for Viewer {
 /// A token of a client: from `Authorization`, or beside the WebSocket protocol `bearer` where headers cannot be set.
 fn token(headers: &HeaderMap) -> Option<&str> {
     let text = |name| headers.get(name).and_then(|v| v.to_str().ok());
-    let bearer = |(scheme, token): (&'_ str, &'_ str)| scheme.trim().eq_ignore_ascii_case("bearer") && !token.is_empty();
+    let bearer = |(scheme, token): (&'_ str, &'_ str)| {
+        scheme.trim().eq_ignore_ascii_case("bearer") && !token.is_empty()
+    };
     text(header::AUTHORIZATION)
         .and_then(|v| v.split_once(' '))
         .or_else(|| text(header::SEC_WEBSOCKET_PROTOCOL).and_then(|v| v.split_once(',')))
@@ -155,7 +164,11 @@ fn own_page(headers: &HeaderMap) -> bool {
     let json = headers
         .get(header::CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())
-        .is_some_and(|v| v.split(';').next().is_some_and(|t| t.trim().eq_ignore_ascii_case("application/json")));
+        .is_some_and(|v| {
+            v.split(';')
+                .next()
+                .is_some_and(|t| t.trim().eq_ignore_ascii_case("application/json"))
+        });
     json || headers.get("x-kerbside").is_some_and(|v| v == "1")
 }
 
@@ -190,7 +203,9 @@ mod tests {
 
     #[test]
     fn origins() {
-        let cross = |origin: &str, host: &str| cross_origin(&headers(&[("origin", origin), ("host", host)]));
+        let cross = |origin: &str, host: &str| {
+            cross_origin(&headers(&[("origin", origin), ("host", host)]))
+        };
         assert!(!cross("http://box:8080", "box:8080"));
         assert!(!cross("https://box", "box:443"));
         assert!(!cross("http://[::1]:8080", "[::1]:8080"));
@@ -200,7 +215,10 @@ mod tests {
         assert!(cross("http://box.evil.example", "box"));
         assert!(cross("null", "box"));
         assert!(cross("file://box", "box"));
-        assert!(cross("http://box", "evil@box"), "a host is not more than a host");
+        assert!(
+            cross("http://box", "evil@box"),
+            "a host is not more than a host"
+        );
         assert!(!cross_origin(&headers(&[("host", "box")])));
     }
 
@@ -210,18 +228,31 @@ mod tests {
         assert_eq!(of("authorization", "Bearer abc").as_deref(), Some("abc"));
         assert_eq!(of("authorization", "bearer  abc").as_deref(), Some("abc"));
         assert_eq!(of("authorization", "Basic abc"), None);
-        assert_eq!(of("sec-websocket-protocol", "bearer, abc").as_deref(), Some("abc"));
+        assert_eq!(
+            of("sec-websocket-protocol", "bearer, abc").as_deref(),
+            Some("abc")
+        );
         assert_eq!(of("sec-websocket-protocol", "bearer"), None);
         let h = headers(&[("cookie", "a=1; kerbside_session=xyz; b=2")]);
         assert_eq!(cookie(&h), Some("xyz"));
-        assert_eq!(cookie(&headers(&[("cookie", "xkerbside_session=xyz")])), None);
+        assert_eq!(
+            cookie(&headers(&[("cookie", "xkerbside_session=xyz")])),
+            None
+        );
     }
 
     #[test]
     fn pages_of_other_sites_cannot_change_anything() {
-        assert!(own_page(&headers(&[("content-type", "Application/JSON; charset=utf-8")])));
+        assert!(own_page(&headers(&[(
+            "content-type",
+            "Application/JSON; charset=utf-8"
+        )])));
         assert!(own_page(&headers(&[("x-kerbside", "1")])));
-        for simple in ["text/plain", "application/x-www-form-urlencoded", "text/plain; x=application/json"] {
+        for simple in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "text/plain; x=application/json",
+        ] {
             assert!(!own_page(&headers(&[("content-type", simple)])), "{simple}");
         }
     }

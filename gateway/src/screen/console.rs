@@ -46,7 +46,10 @@ fn answer(file: &File, request: &HeaderMap) -> Response {
         .get_all(header::IF_NONE_MATCH)
         .iter()
         .filter_map(|v| v.to_str().ok())
-        .any(|v| v.split(',').any(|e| e.trim().trim_start_matches("W/") == file.etag));
+        .any(|v| {
+            v.split(',')
+                .any(|e| e.trim().trim_start_matches("W/") == file.etag)
+        });
     let headers = [(header::CACHE_CONTROL, cache), (header::ETAG, file.etag)];
     if known {
         return (StatusCode::NOT_MODIFIED, headers).into_response();
@@ -77,7 +80,10 @@ mod tests {
         let mut request = HeaderMap::new();
         let first = answer(&INDEX, &request);
         assert_eq!(first.status(), StatusCode::OK);
-        assert_eq!(first.headers()[header::CONTENT_TYPE], "text/html; charset=utf-8");
+        assert_eq!(
+            first.headers()[header::CONTENT_TYPE],
+            "text/html; charset=utf-8"
+        );
         request.insert(header::IF_NONE_MATCH, "\"e0\", W/\"e1\"".parse().unwrap());
         assert_eq!(answer(&INDEX, &request).status(), StatusCode::NOT_MODIFIED);
     }

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::Room;
 use super::auth::{Viewer, cross_origin};
 use super::headers::Problem;
-use super::serve::Client;
+use super::serve::{Client, stopped};
 use crate::metrics;
 use crate::picture::FeedReader;
 
@@ -39,6 +39,7 @@ pub(super) const FEEDS_MAX: usize = 2048;
 const MESSAGE_BYTES_MAX: usize = 4096;
 /// A screen that does not take one message within this time is let go; it resumes with `?since=`.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Without a pong for so long nobody is there.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
@@ -63,9 +64,18 @@ pub(super) async fn feed(
             "pages of other sites do not get the feed",
         ));
     }
-    let Query(Since { since }) =
-        since.map_err(|e| Problem::new(e.status(), format!("{}; use ?since=EPOCH-SEQ", e.body_text())))?;
-    let upgrade = upgrade.map_err(|e| Problem::new(e.status(), format!("{}; the feed is a WebSocket", e.body_text())))?;
+    let Query(Since { since }) = since.map_err(|e| {
+        Problem::new(
+            e.status(),
+            format!("{}; use ?since=EPOCH-SEQ", e.body_text()),
+        )
+    })?;
+    let upgrade = upgrade.map_err(|e| {
+        Problem::new(
+            e.status(),
+            format!("{}; the feed is a WebSocket", e.body_text()),
+        )
+    })?;
     let Ok(place) = room.feed_places.clone().try_acquire_owned() else {
         return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -130,7 +140,13 @@ impl End {
     }
 }
 
-async fn serve(socket: WebSocket, room: &Room, viewer: &Viewer, client: Client, since: Option<&str>) -> End {
+async fn serve(
+    socket: WebSocket,
+    room: &Room,
+    viewer: &Viewer,
+    client: Client,
+    since: Option<&str>,
+) -> End {
     let (mut sink, mut stream) = socket.split();
     let mut reader = room.feed.subscribe(since);
     let end = tokio::select! {
@@ -139,10 +155,8 @@ async fn serve(socket: WebSocket, room: &Room, viewer: &Viewer, client: Client, 
         end = over(room, viewer, client) => end,
     };
     if let Some(frame) = end.close() {
-        // A screen that does not take this either finds out by the closed socket.
-        timeout(Duration::from_secs(1), sink.send(Message::Close(Some(frame))))
-            .await
-            .map_or((), drop);
+        // A screen that does not take this finds out by the closed socket.
+        drop(timeout(CLOSE_TIMEOUT, sink.send(Message::Close(Some(frame)))).await);
     }
     end
 }
@@ -207,7 +221,7 @@ async fn over(room: &Room, viewer: &Viewer, client: Client) -> End {
             changed = revoked.changed() => changed.is_ok(),
             changed = closed.changed() => changed.is_ok(),
             () = expiry => true,
-            _ = stopping.wait_for(|stop| *stop) => false,
+            () = stopped(&mut stopping) => false,
         };
         if !still {
             return End::Stopping;

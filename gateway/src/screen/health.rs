@@ -46,7 +46,9 @@ impl Ready {
     /// One line for each condition that is not met; empty: ready.
     pub fn unmet(&self) -> Vec<String> {
         let all = self.unmet.lock();
-        all.iter().map(|(name, why)| format!("{name}: {why}")).collect()
+        all.iter()
+            .map(|(name, why)| format!("{name}: {why}"))
+            .collect()
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -118,7 +118,10 @@ pub(super) async fn login(
     body: Result<Json<Credentials>, JsonRejection>,
 ) -> Result<Response, Response> {
     let Json(credentials) = body.map_err(|e| {
-        let text = format!("{}; send {{\"token\": \"…\"}} as application/json", e.body_text());
+        let text = format!(
+            "{}; send {{\"token\": \"…\"}} as application/json",
+            e.body_text()
+        );
         Problem::new(e.status(), text).into_response()
     })?;
     let user = room
@@ -141,7 +144,11 @@ pub(super) async fn logout(
         room.logins.close(&key);
         tracing::info!(target: "audit", user = viewer.user.name, peer = %client.addr.ip(), "logout");
     }
-    (StatusCode::NO_CONTENT, cookie("", Duration::ZERO, client.tls)).into_response()
+    (
+        StatusCode::NO_CONTENT,
+        cookie("", Duration::ZERO, client.tls),
+    )
+        .into_response()
 }
 
 /// `GET /api/v1/me`.
@@ -153,7 +160,8 @@ pub(super) async fn me(State(room): State<Arc<Room>>, viewer: Viewer) -> Respons
 fn cookie(id: &str, life: Duration, tls: bool) -> HeaderMap {
     let secure = if tls { "; Secure" } else { "" };
     let life_s = life.as_secs();
-    let text = format!("{COOKIE}={id}; Path=/; HttpOnly; SameSite=Strict; Max-Age={life_s}{secure}");
+    let text =
+        format!("{COOKIE}={id}; Path=/; HttpOnly; SameSite=Strict; Max-Age={life_s}{secure}");
     HeaderValue::from_str(&text)
         .map(|v| HeaderMap::from_iter([(header::SET_COOKIE, v)]))
         .unwrap_or_default() // the id is base64: it always fits

@@ -55,13 +55,26 @@ pub(super) async fn file(
         moved.map_err(|_| unknown())?;
     }
     let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&path)));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(content_type(&path)),
+    );
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=3600"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, max-age=3600"),
+    );
+    headers.insert(
+        header::CONTENT_LENGTH,
+        HeaderValue::from(part.end - part.start),
+    );
     if status == StatusCode::PARTIAL_CONTENT {
         let text = format!("bytes {}-{}/{}", part.start, part.end - 1, meta.len());
-        headers.extend(HeaderValue::from_str(&text).ok().map(|v| (header::CONTENT_RANGE, v)));
+        headers.extend(
+            HeaderValue::from_str(&text)
+                .ok()
+                .map(|v| (header::CONTENT_RANGE, v)),
+        );
     }
     Ok((status, headers, body(file, part.end - part.start)).into_response())
 }
@@ -90,29 +103,43 @@ fn range(text: &str, len: u64) -> Wanted {
     let Some((first, last)) = text.strip_prefix("bytes=").and_then(|r| r.split_once('-')) else {
         return Wanted::All;
     };
-    let number = |s: &str| s.bytes().all(|b| b.is_ascii_digit()).then(|| s.parse::<u64>().ok())?;
+    let number = |s: &str| {
+        s.bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| s.parse::<u64>().ok())?
+    };
     let part = match (number(first), number(last)) {
         (Some(a), Some(b)) if a <= b => a..b.saturating_add(1).min(len),
         (Some(a), None) if last.is_empty() => a..len,
         (None, Some(n)) if first.is_empty() => len.saturating_sub(n)..len,
         _ => return Wanted::All,
     };
-    if part.is_empty() { Wanted::Beyond } else { Wanted::Part(part) }
+    if part.is_empty() {
+        Wanted::Beyond
+    } else {
+        Wanted::Part(part)
+    }
 }
 
 /// The next `left` bytes of the file, in chunks as the client takes them.
 fn body(file: File, left: u64) -> Body {
-    Body::from_stream(futures_util::stream::try_unfold((file, left), |(mut file, left)| async move {
-        if left == 0 {
-            return Ok::<_, std::io::Error>(None);
-        }
-        let mut chunk = Vec::new();
-        let n = (&mut file).take(left.min(CHUNK_BYTES)).read_to_end(&mut chunk).await?;
-        if n == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(Some((Bytes::from(chunk), (file, left - n as u64))))
-    }))
+    Body::from_stream(futures_util::stream::try_unfold(
+        (file, left),
+        |(mut file, left)| async move {
+            if left == 0 {
+                return Ok::<_, std::io::Error>(None);
+            }
+            let mut chunk = Vec::new();
+            let n = (&mut file)
+                .take(left.min(CHUNK_BYTES))
+                .read_to_end(&mut chunk)
+                .await?;
+            if n == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            Ok(Some((Bytes::from(chunk), (file, left - n as u64))))
+        },
+    ))
 }
 
 #[cfg(test)]

@@ -71,7 +71,11 @@ struct Room {
 
 /// Everything that is served over HTTP. Meant for [`serve`], which says who the client is.
 pub fn router(screen: Screen) -> Router {
-    let grid = screen.config.grid.clone().unwrap_or_else(|| EMPTY_GRID.into());
+    let grid = screen
+        .config
+        .grid
+        .clone()
+        .unwrap_or_else(|| EMPTY_GRID.into());
     let room = Room {
         registry: screen.registry,
         guard: screen.guard,

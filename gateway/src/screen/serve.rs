@@ -62,7 +62,7 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             a = listener.accept() => a,
-            _ = shutdown.wait_for(|stop| *stop) => break,
+            () = stopped(&mut shutdown) => break,
             Some(_) = connections.join_next() => continue,
         };
         let (stream, addr) = match accepted {
@@ -92,6 +92,12 @@ pub async fn serve(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Returns when the gateway stops.
+pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error: nobody is left who could say so, which is the same.
+    drop(stopping.wait_for(|stop| *stop).await);
 }
 
 /// One connection in the gauge, however its task ends.
@@ -155,7 +161,7 @@ where
     let mut connection = std::pin::pin!(connection);
     let done = tokio::select! {
         done = connection.as_mut() => done,
-        _ = stopping.wait_for(|stop| *stop) => {
+        () = stopped(&mut stopping) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
