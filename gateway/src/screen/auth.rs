@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::Room;
@@ -100,24 +100,27 @@ impl IntoResponse for Refusal {
     }
 }
 
-impl FromRequestParts<Arc<Room>> for Viewer {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, room: &Arc<Room>) -> Result<Self, Refusal> {
-        let now = Instant::now();
-        if let Some(token) = token(&parts.headers) {
+impl Viewer {
+    /// Recognises the user of a request.
+    ///
+    /// # Errors
+    /// [`Refusal`]; wrong tokens are noted against the client.
+    pub fn of(
+        room: &Room,
+        headers: &HeaderMap,
+        method: &Method,
+        client: &Client,
+    ) -> Result<Self, Refusal> {
+        if let Some(token) = token(headers) {
             let user = room.registry.check_token(token.as_bytes());
-            return match (user, parts.extensions.get::<Client>()) {
-                (Ok(user), _) => Ok(Self {
-                    user,
-                    login: None,
-                    until: None,
-                }),
-                (Err(_), Some(client)) => Err(Refusal::wrong(room, client)),
-                (Err(_), None) => Err(Refusal::Wrong),
-            };
+            return user.map_err(|_| Refusal::wrong(room, client)).map(|user| Self {
+                user,
+                login: None,
+                until: None,
+            });
         }
-        let id = cookie(&parts.headers).ok_or(Refusal::Missing)?;
+        let now = Instant::now();
+        let id = cookie(headers).ok_or(Refusal::Missing)?;
         let (key, user, until) = room.logins.find(id, now).ok_or(Refusal::Missing)?;
         let viewer = Self {
             user,
@@ -128,10 +131,19 @@ impl FromRequestParts<Arc<Room>> for Viewer {
             room.logins.close(&key);
             return Err(Refusal::Missing);
         }
-        if !parts.method.is_safe() && !own_page(&parts.headers) {
+        if !method.is_safe() && !own_page(headers) {
             return Err(Refusal::Forged);
         }
         Ok(viewer)
+    }
+}
+
+impl FromRequestParts<Arc<Room>> for Viewer {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, room: &Arc<Room>) -> Result<Self, Refusal> {
+        let client = parts.extensions.get::<Client>().ok_or(Refusal::Missing)?;
+        Self::of(room, &parts.headers, &parts.method, client)
     }
 }
 

@@ -12,5 +12,7 @@ mod retime;
 mod ring;
 
 pub use reader::{Item, Reader};
-pub use registry::{Phase, Publisher, StreamStatus, Streams, StreamsLimits, SubscribeError};
+pub use registry::{
+    Phase, Publisher, StreamStatus, Streams, StreamsLimits, SubscribeError, Superseded,
+};
 pub use ring::{Frame, NewFrame};
