@@ -1,5 +1,7 @@
 //! The command line, through the built program.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -67,7 +67,7 @@ pub(super) async fn events(
         .outbox
         .recent(limit, page.before)
         .await
-        .map_err(closed)?;
+        .map_err(|e| closed(&e))?;
     let events: Vec<_> = recent
         .into_iter()
         .map(|(event, deliveries)| ShownEvent { event, deliveries })
@@ -99,7 +99,11 @@ pub(super) async fn retry(
         );
         Problem::new(e.status(), text)
     })?;
-    let is_parked = room.outbox.retry(id, &platform).await.map_err(closed)?;
+    let is_parked = room
+        .outbox
+        .retry(id, &platform)
+        .await
+        .map_err(|e| closed(&e))?;
     tracing::info!(
         target: "audit", user = viewer.user.name, peer = %client.addr.ip(),
         event = %id, platform, is_parked, "retry of an event"
@@ -114,7 +118,7 @@ pub(super) async fn retry(
     }
 }
 
-fn closed(e: OutboxError) -> Problem {
+fn closed(e: &OutboxError) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{e}; try again"))
 }
 

@@ -21,14 +21,18 @@ pub(super) async fn looks(
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let headers = request.headers().clone();
     let answer = next.run(request).await;
-    let stream = path.split("/whep").next().unwrap_or_default().trim_matches('/');
+    let stream = path
+        .split("/whep")
+        .next()
+        .unwrap_or_default()
+        .trim_matches('/');
     let what = match (&method, answer.status()) {
         (&Method::POST, StatusCode::CREATED) => "look at a stream",
         (&Method::DELETE, StatusCode::OK | StatusCode::NO_CONTENT) => "end of a look at a stream",
         _ => return answer,
     };
     // The answer says that the credentials are right; here only the name is wanted.
-    if let Ok(Viewer { user, .. }) = Viewer::of(&room, &headers, &method, &client) {
+    if let Ok(Viewer { user, .. }) = Viewer::of(&room, &headers, &method, client.addr.ip()) {
         let role = user.role.name();
         tracing::info!(target: "audit", user = user.name, role, peer = %client.addr.ip(), stream, "{what}");
     }

@@ -1,5 +1,6 @@
 //! Who asks: a user by token (`Authorization: Bearer`) or by the cookie of a login. May this user do that?
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,12 +59,9 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// Notes wrong credentials of this client.
-    pub fn wrong(room: &Room, client: &Client) -> Self {
-        match room
-            .guard
-            .failed("http", client.addr.ip(), "(token)", Instant::now())
-        {
+    /// Notes wrong credentials from this address.
+    pub fn wrong(room: &Room, peer: IpAddr) -> Self {
+        match room.guard.failed("http", peer, "(token)", Instant::now()) {
             Verdict::Refuse => Self::Wrong,
             Verdict::SlowDown(wait) => Self::SlowDown(wait),
         }
@@ -104,20 +102,22 @@ impl Viewer {
     /// Recognises the user of a request.
     ///
     /// # Errors
-    /// [`Refusal`]; wrong tokens are noted against the client.
+    /// [`Refusal`]; wrong tokens are noted against the address.
     pub fn of(
         room: &Room,
         headers: &HeaderMap,
         method: &Method,
-        client: &Client,
+        peer: IpAddr,
     ) -> Result<Self, Refusal> {
         if let Some(token) = token(headers) {
             let user = room.registry.check_token(token.as_bytes());
-            return user.map_err(|_| Refusal::wrong(room, client)).map(|user| Self {
-                user,
-                login: None,
-                until: None,
-            });
+            return user
+                .map_err(|_| Refusal::wrong(room, peer))
+                .map(|user| Self {
+                    user,
+                    login: None,
+                    until: None,
+                });
         }
         let now = Instant::now();
         let id = cookie(headers).ok_or(Refusal::Missing)?;
@@ -143,7 +143,7 @@ impl FromRequestParts<Arc<Room>> for Viewer {
 
     async fn from_request_parts(parts: &mut Parts, room: &Arc<Room>) -> Result<Self, Refusal> {
         let client = parts.extensions.get::<Client>().ok_or(Refusal::Missing)?;
-        Self::of(room, &parts.headers, &parts.method, client)
+        Self::of(room, &parts.headers, &parts.method, client.addr.ip())
     }
 }
 

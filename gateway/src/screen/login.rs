@@ -127,7 +127,7 @@ pub(super) async fn login(
     let user = room
         .registry
         .check_token(credentials.token.trim().as_bytes())
-        .map_err(|_| Refusal::wrong(&room, &client).into_response())?;
+        .map_err(|_| Refusal::wrong(&room, client.addr.ip()).into_response())?;
     tracing::info!(target: "audit", user = user.name, peer = %client.addr.ip(), "login");
     let answer = Json(json!({"name": user.name, "role": user.role}));
     let id = room.logins.open(user, Instant::now());

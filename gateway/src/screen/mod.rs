@@ -3,6 +3,7 @@
 //! Here: sockets, who asks, what a role may, answers. Not here: what the picture is, or how a stream gets to a reader.
 
 mod api;
+mod audit;
 mod auth;
 mod console;
 mod feed;
@@ -13,26 +14,29 @@ mod map;
 mod serve;
 #[cfg(test)]
 mod tests;
+pub mod whep;
+pub mod whip;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Method, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Router, extract::State};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::outbox::Outbox;
 use crate::picture::{Feed, Picture};
-use crate::registry::{Guard, Registry};
+use crate::registry::{Guard, Principal, Registry};
 use crate::stream::Streams;
 use crate::webrtc::WebRtc;
 
+use auth::Viewer;
 use headers::Problem;
 pub use health::Ready;
 pub use serve::{Client, serve};
@@ -76,7 +80,7 @@ pub fn router(screen: Screen) -> Router {
         .grid
         .clone()
         .unwrap_or_else(|| EMPTY_GRID.into());
-    let room = Room {
+    let room = Arc::new(Room {
         registry: screen.registry,
         guard: screen.guard,
         feed: screen.picture.feed().clone(),
@@ -88,11 +92,34 @@ pub fn router(screen: Screen) -> Router {
         map_dir: screen.config.map_dir.clone(),
         logins: login::Logins::default(),
         feed_places: Arc::new(Semaphore::new(feed::FEEDS_MAX)),
-    };
-    routes(Arc::new(room))
+    });
+    let video = screen.webrtc.map_or_else(Router::new, |w| video(w, &room));
+    routes(room, video)
 }
 
-fn routes(room: Arc<Room>) -> Router {
+/// WHIP for devices and WHEP for users. A user comes by token, or by the cookie of the console.
+#[allow(
+    clippy::result_large_err,
+    reason = "a refusal is the whole answer, made once a request"
+)]
+fn video(webrtc: WebRtc, room: &Arc<Room>) -> Router {
+    let whip = whip::router(whip::Whip {
+        webrtc: webrtc.clone(),
+        registry: room.registry.clone(),
+        guard: room.guard.clone(),
+    });
+    let asked = room.clone();
+    let auth: whep::Auth = Arc::new(move |headers, peer| {
+        // All calls of WHEP change something, so the cookie alone is not enough.
+        Viewer::of(&asked, headers, &Method::POST, peer.ip())
+            .map(|viewer| Principal::User(viewer.user))
+            .map_err(IntoResponse::into_response)
+    });
+    let whep = whep::router(whep::Whep { webrtc, auth });
+    whip.merge(whep.layer(middleware::from_fn_with_state(room.clone(), audit::looks)))
+}
+
+fn routes(room: Arc<Room>, video: Router) -> Router {
     Router::new()
         .route("/api/v1/login", post(login::login))
         .route("/api/v1/logout", post(login::logout))
@@ -107,15 +134,16 @@ fn routes(room: Arc<Room>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/map/{*path}", get(map::file))
+        .with_state(room)
+        .merge(video)
         .fallback(other)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(headers::around))
-        .with_state(room)
 }
 
 /// Console files; everything else is unknown.
-async fn other(State(_room): State<Arc<Room>>, request: Request) -> Response {
+async fn other(request: Request) -> Response {
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
     let file = reading.then(|| console::file(request.uri(), request.headers()));
     file.flatten().unwrap_or_else(|| {

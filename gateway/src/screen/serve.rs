@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -148,7 +148,9 @@ where
     let peer = client.addr;
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(client.clone());
+        let extensions = request.extensions_mut();
+        extensions.insert(ConnectInfo(client.addr));
+        extensions.insert(client.clone());
         router.call(request.map(Body::new))
     });
     let connection = http1::Builder::new()

@@ -15,13 +15,14 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use super::{EMPTY_GRID, Ready, Room, feed, login, routes, serve};
+use super::{EMPTY_GRID, Ready, Room, feed, login, routes, serve, video};
 use crate::event::{Event, Priority, Severity, new_event_id};
 use crate::ids::DeviceId;
 use crate::outbox::{Outbox, Outcome};
 use crate::picture::Feed;
 use crate::registry::{Guard, Registry, Role};
 use crate::stream::{Streams, StreamsLimits};
+use crate::webrtc::WebRtc;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -51,23 +52,46 @@ async fn open() -> House {
     let registry = Registry::open(dir.path()).unwrap();
     let outbox = Outbox::open(dir.path(), &[("joint".to_owned(), Vec::new())]).unwrap();
     let ready = Arc::new(Ready::default());
-    let room = Room {
+    let (stop, stopping) = watch::channel(false);
+    let guard = Arc::new(Guard::default());
+    let streams = Streams::new(StreamsLimits::default());
+    let room = Arc::new(Room {
         registry: registry.clone(),
-        guard: Arc::new(Guard::default()),
+        guard: guard.clone(),
         feed: Arc::new(Feed::default()),
         outbox: outbox.clone(),
-        streams: Streams::new(StreamsLimits::default()),
+        streams: streams.clone(),
         ready: ready.clone(),
         box_id: "yuci-1".to_owned(),
         grid: EMPTY_GRID.into(),
         map_dir: Some(map),
         logins: login::Logins::default(),
         feed_places: Arc::new(Semaphore::new(feed::FEEDS_MAX)),
+    });
+    let limits = crate::config::WebRtc {
+        announce: Vec::new(),
+        sessions_max: 4,
     };
+    // A free UDP port may be taken for TCP: then another one.
+    let io = tokio::runtime::Handle::current();
+    let port = "127.0.0.1:0".parse().unwrap();
+    let webrtc = (0..20)
+        .find_map(|_| {
+            WebRtc::start(
+                &io,
+                port,
+                &limits,
+                streams.clone(),
+                registry.clone(),
+                stopping.clone(),
+            )
+            .ok()
+        })
+        .unwrap();
+    let router = routes(room.clone(), video(webrtc, &room));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (stop, stopping) = watch::channel(false);
-    let served = tokio::spawn(serve(listener, None, routes(Arc::new(room)), stopping));
+    let served = tokio::spawn(serve(listener, None, router, stopping));
     House {
         dir,
         address,
@@ -714,4 +738,49 @@ async fn stopping_ends_idle_connections() {
         TcpStream::connect(b.address).await.is_err(),
         "nobody listens any more"
     );
+}
+
+#[tokio::test]
+async fn video_wants_a_user_and_the_cookie_alone_is_not_enough() {
+    let b = open().await;
+    let token = b.user("anna", Role::Auditor);
+    let cookie = b.login(&token).await;
+    let device = b
+        .registry
+        .add_device("bc-01", crate::registry::DeviceKind::Bodycam, None)
+        .unwrap();
+    let offer = |path: &str| {
+        b.ask(Method::POST, path)
+            .header("content-type", "application/sdp")
+            .body("v=0\r\n")
+    };
+    let whep = || offer("/bc-01/main/whep");
+    let status = |r: RequestBuilder| async { r.send().await.unwrap().status().as_u16() };
+    assert_eq!(status(whep()).await, 401);
+    assert_eq!(status(whep().bearer_auth("guess")).await, 401);
+    assert_eq!(
+        status(whep().bearer_auth(&device)).await,
+        401,
+        "a device is no screen"
+    );
+    assert_eq!(
+        status(whep().header("cookie", &cookie)).await,
+        403,
+        "another site's page could send this"
+    );
+    let by_cookie = status(whep().header("cookie", &cookie).header("x-kerbside", "1")).await;
+    let by_token = status(whep().bearer_auth(&token)).await;
+    assert_eq!(
+        (by_cookie, by_token),
+        (400, 400),
+        "known, but the offer is broken"
+    );
+    let whip = || offer("/bc-01/main/whip");
+    assert_eq!(status(whip()).await, 401);
+    assert_eq!(
+        status(whip().bearer_auth(&token)).await,
+        401,
+        "a user is no device"
+    );
+    assert_eq!(status(whip().bearer_auth(&device)).await, 400);
 }
