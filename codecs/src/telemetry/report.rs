@@ -15,7 +15,7 @@ pub enum Datum {
 }
 
 /// A position in WGS-84, valid by construction: finite, on the earth, not a "no fix" placeholder.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fix {
     /// Degrees north, −90..=90.
     pub lat: f64,
