@@ -52,7 +52,7 @@ export class MapView {
     });
     this.map.addControl(new ScaleControl({ unit: 'metric', maxWidth: 110 }), 'bottom-left');
     this.map.touchZoomRotate.disableRotation();
-    this.map.on('styleimagemissing', ({ id }: { id: string }) => {
+    this.map.setMissingStyleImageResolver((id) => {
       const image = drawNamed(id, palette);
       if (image !== null && !this.map.hasImage(id)) this.map.addImage(id, image, { pixelRatio: SYMBOL_RATIO });
     });

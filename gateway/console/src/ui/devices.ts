@@ -141,7 +141,7 @@ export class DeviceList {
     const sub = h('span', { class: 'row-sub' });
     const level = h('span', { class: 'battery-level' });
     const battery = h('span', { class: 'battery' }, level);
-    const air = label('span', { class: 'tag air' }, (t) => t.list.onAir);
+    const air = bindAttribute(h('span', { class: 'on-air', role: 'img' }, kindIcon('camera')), 'aria-label', (t) => t.list.onAir);
     const age = h('span', { class: 'row-age' });
     const press = h(
       'button',
@@ -168,8 +168,8 @@ class Choice {
     private readonly text: (value: string, t: Dictionary) => string,
     changed: () => void,
   ) {
-    const all = bindText(h('option', { value: '' }), (t) => `${name(t)} · ${t.list.all}`);
-    this.node = bindAttribute(h('select', { 'data-testid': testId }, all), 'aria-label', name);
+    this.node = h('select', { 'data-testid': testId }, bindText(h('option', { value: '' }), name));
+    bindAttribute(this.node, 'aria-label', name);
     this.node.addEventListener('change', changed);
   }
 

@@ -10,9 +10,9 @@ import { VideoTile } from './video';
 
 const EVENTS_SHOWN = 6;
 
-type Fact = 'age' | 'accuracy' | 'speed' | 'heading' | 'altitude' | 'battery' | 'cell' | 'zones' | 'position' | 'mode' | 'model';
+type Fact = 'age' | 'accuracy' | 'speed' | 'heading' | 'altitude' | 'battery' | 'cell' | 'zones' | 'position' | 'mode';
 const FACTS: readonly Fact[] = [
-  'age', 'accuracy', 'battery', 'speed', 'heading', 'altitude', 'cell', 'zones', 'mode', 'position', 'model',
+  'age', 'accuracy', 'battery', 'speed', 'heading', 'altitude', 'cell', 'position', 'zones', 'mode',
 ];
 
 export class DevicePanel {
@@ -127,7 +127,7 @@ export class DevicePanel {
     setText(this.state, named(t.state, device.state));
     this.sosTag.hidden = !device.sos;
     this.root.classList.toggle('sos', device.sos);
-    const sub = [named(t.kind, device.kind), device.unit, device.online ? t.panel.online : t.panel.offline];
+    const sub = [named(t.kind, device.kind), device.model, device.unit, device.online ? t.panel.online : t.panel.offline];
     setText(this.sub, sub.filter((s) => s !== null).join(' · '));
   }
 
@@ -175,7 +175,6 @@ export class DevicePanel {
       zones: device.zones.length === 0 ? null : device.zones.map((z) => this.context.placeName(z)).join(', '),
       position: p === null ? null : coordinates(p),
       mode: device.mode,
-      model: device.model,
     };
     for (const [fact, value] of Object.entries(values)) this.setFact(fact as Fact, value);
     const from = p?.source_datum != null && p.source_datum !== 'wgs84' ? t.panel.datumFrom(p.source_datum.toUpperCase()) : '';

@@ -36,7 +36,7 @@ export class VideoTile {
     this.video.muted = true;
     bindAttribute(this.video, 'aria-label', (t) => t.phase.live);
     this.retryButton = button({ class: 'quiet' }, (t) => t.video.retryNow, () => this.retryNow());
-    this.overlay.append(this.words, this.retryButton);
+    this.overlay.append(this.words);
     this.muteButton = iconButton({ class: 'small' }, sign('soundOff'), (t) => t.video.unmute, () => this.toggleSound());
     const full = iconButton({ class: 'small' }, sign('fullscreen'), (t) => t.video.fullscreen, () => {
       // Refused only where a site policy forbids it; the tile stays as it is then.
@@ -171,7 +171,8 @@ export class VideoTile {
     const status: VideoStatus = waits ? { state: 'waiting' } : this.status;
     setAttribute(this.overlay, 'data-state', status.state);
     setText(this.words, sentence(status, Date.now(), t));
-    this.retryButton.hidden = status.state !== 'failed';
+    if (status.state !== 'failed') this.retryButton.remove();
+    else if (!this.retryButton.isConnected) this.overlay.append(this.retryButton);
     if (this.session === null) setText(this.statsLine, '');
     const readers = this.stream?.readers ?? 0;
     setText(this.readers, readers > 0 ? t.video.readers(readers) : '');
