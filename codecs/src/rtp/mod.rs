@@ -1,1 +1,20 @@
 //! RTP (RFC 3550) and its payload formats: packets to access units and back.
+//!
+//! Here: headers, RTCP, order and time of packets, H.264 (RFC 6184), and [`Assembler`], which turns the packets of one
+//! medium into frames for a stream whatever protocol brought them. Not here: SRTP, sockets, sessions.
+
+mod assemble;
+mod bits;
+pub mod h264;
+mod packet;
+mod reorder;
+pub mod rtcp;
+mod time;
+
+pub use assemble::{Assembled, Assembler, Stats};
+pub use packet::{BadRtp, HEADER_BYTES, Header, Packet};
+pub use reorder::{Ordered, Reorder, Window};
+pub use time::{Extend, ExtendSeq, Timeline};
+
+/// Largest RTP payload we send: leaves room for IPv6, UDP, RTP with extensions, SRTP and a tunnel in 1,500 bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 1200;
