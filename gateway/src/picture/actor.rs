@@ -16,18 +16,11 @@ use crate::clock::Now;
 use crate::metrics;
 use crate::outbox::{Appended, Outbox, OutboxError};
 
-static FAULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+static POSITIONS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     metrics::counter(
-        "kerbside_telemetry_faults_total",
-        "Parts of device messages that were refused",
-        &["fault"],
-    )
-});
-static HELD: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    metrics::counter(
-        "kerbside_picture_jumps_total",
-        "Positions too far from the last one, held until a second one agrees",
-        &[],
+        "kerbside_picture_positions_total",
+        "Positions by what became of them: moved, held (a jump, until a second one agrees), stale (older than what is known)",
+        &["outcome"],
     )
 });
 static RAISED: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -52,7 +45,6 @@ static DEVICES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     )
 });
 
-const TICK: Duration = Duration::from_secs(1);
 /// A rule that fails says so once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Facts that wait; then whoever tells the next one waits.
@@ -70,7 +62,7 @@ pub struct PictureActor {
     feed: Arc<Feed>,
     outbox: Outbox,
     /// Events of our own (a stream lost, a device silent) that the outbox could not take: nobody would say them
-    /// again, so they are tried again once a second. Their latches stay closed, which bounds their number.
+    /// again, so they are tried again at each tick. Their latches stay closed, which bounds their number.
     unowned: Vec<Raised>,
     retrying: bool,
     /// When a rule's failure was last logged.
@@ -92,11 +84,8 @@ impl PictureActor {
     fn apply(&mut self, fact: Fact) -> Vec<Raised> {
         let now = Now::read();
         let fx = self.state.apply(fact, now);
-        for fault in &fx.faults {
-            FAULTS.with_label_values(&[fault.name()]).inc();
-        }
-        if fx.held > 0 {
-            HELD.with_label_values::<&str>(&[]).inc_by(fx.held.into());
+        if let Some(outcome) = fx.position {
+            POSITIONS.with_label_values(&[outcome]).inc();
         }
         for (rule, reason) in &fx.failed_rules {
             let name = self.state.rule_name(*rule);
@@ -144,8 +133,7 @@ impl PictureActor {
         refused.map_or(Ok(told), |e| Err(NotOwned::Outbox(e)))
     }
 
-    fn tick(&mut self, ctx: &mut Context<Self>) {
-        let raised = self.apply(Fact::Tick);
+    fn tick(&mut self, raised: Vec<Raised>, ctx: &mut Context<Self>) {
         self.unowned.extend(raised);
         for (freshness, n) in self.state.census() {
             DEVICES.with_label_values(&[freshness.name()]).set(n);
@@ -180,15 +168,19 @@ impl Actor for PictureActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        ctx.run_interval(TICK, Self::tick);
     }
 }
 
 impl Handler<Tell> for PictureActor {
     type Result = ResponseActFuture<Self, Result<Told, NotOwned>>;
 
-    fn handle(&mut self, Tell(fact): Tell, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Tell(fact): Tell, ctx: &mut Self::Context) -> Self::Result {
+        let is_tick = matches!(fact, Fact::Tick);
         let raised = self.apply(fact);
+        if is_tick {
+            self.tick(raised, ctx);
+            return Box::pin(fut::ready(Ok(Told::default())));
+        }
         if raised.is_empty() {
             return Box::pin(fut::ready(Ok(Told::default())));
         }

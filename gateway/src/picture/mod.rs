@@ -70,7 +70,7 @@ pub enum Fact {
         device: DeviceId,
         faults: Vec<Fault>,
     },
-    /// Time passes. The picture tells itself once a second.
+    /// Time passes; to be told once a second.
     Tick,
 }
 

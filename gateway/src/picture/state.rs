@@ -41,10 +41,8 @@ pub struct Effects {
     pub raised: Vec<Raised>,
     /// Rules that failed, with the reason.
     pub failed_rules: Vec<(u16, String)>,
-    /// To be counted.
-    pub faults: Vec<Fault>,
-    /// Positions that wait for a second one that agrees.
-    pub held: u32,
+    /// What became of a position: `moved`, `held`, `stale`.
+    pub position: Option<&'static str>,
 }
 
 impl Effects {
@@ -147,7 +145,6 @@ impl State {
                     d.count(&faults);
                     fx.changes.push(d.view(&self.grid).change(false));
                 }
-                fx.faults = faults;
             }
             Fact::Tick => self.tick(now, &mut fx),
         }
@@ -162,7 +159,6 @@ impl State {
         fx: &mut Effects,
     ) {
         let Ok(id) = DeviceId::parse(&report.device) else {
-            fx.faults.push(Fault::BadField);
             return;
         };
         if self.revoked.contains(&id) {
@@ -183,26 +179,23 @@ impl State {
             }
         };
         d.heard = now.mono;
-        fx.faults.extend(&report.faults);
+        d.count(&report.faults);
         let old = d.track.is_older(report.device_time_ms, now);
         if old {
-            fx.faults.push(Fault::Stale);
+            d.count(&[Fault::Stale]);
         } else {
             d.learn(report);
         }
-        let mut moved = false;
-        if let (Some(fix), false) = (report.fix, old) {
-            let on_ground = d.on_ground();
-            match d
-                .track
-                .take(fix, report.device_time_ms, on_ground, &self.grid, now)
-            {
-                Taken::Moved => moved = true,
-                Taken::Held => fx.held += 1,
-                Taken::Refused(fault) => fx.faults.push(fault),
-            }
+        if let Some(fix) = report.fix {
+            let taken = if old {
+                Taken::Stale
+            } else {
+                let on_ground = d.on_ground();
+                d.track
+                    .take(fix, report.device_time_ms, on_ground, &self.grid, now)
+            };
+            fx.position = Some(taken.name());
         }
-        d.count(&fx.faults);
         if report.sos.is_some() {
             d.sos_until = Some(now.mono + SOS_SHOWN);
         }
@@ -218,7 +211,10 @@ impl State {
         };
         let streams = || live_streams(&self.streams, &id);
         fx.add(raise::on_device(book, d, occasion, streams));
-        fx.changes.push(d.view(&self.grid).change(moved));
+        fx.changes.push(
+            d.view(&self.grid)
+                .change(fx.position == Some(Taken::Moved.name())),
+        );
     }
 
     fn session(

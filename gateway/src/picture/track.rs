@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use kerbside_codecs::geo;
-use kerbside_codecs::telemetry::{Fault, Fix};
+use kerbside_codecs::telemetry::Fix;
 
 use super::grid::{Grid, Place};
 use crate::clock::Now;
@@ -57,7 +57,18 @@ pub enum Taken {
     Moved,
     /// Too far from the last one: it waits for a second one that agrees.
     Held,
-    Refused(Fault),
+    /// Older than what is known.
+    Stale,
+}
+
+impl Taken {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Moved => "moved",
+            Self::Held => "held",
+            Self::Stale => "stale",
+        }
+    }
 }
 
 /// A position with its times.
@@ -179,7 +190,7 @@ impl Track {
         now: Now,
     ) -> Taken {
         if self.is_older(device_time_ms, now) {
-            return Taken::Refused(Fault::Stale);
+            return Taken::Stale;
         }
         let next = Known {
             fix,

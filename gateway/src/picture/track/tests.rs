@@ -52,7 +52,7 @@ fn the_marker_never_goes_back() {
     let later = now.plus(SECOND);
     assert_eq!(
         t.take(fix(37.1, 112.0), Some(4000), true, &grid, later),
-        Taken::Refused(Fault::Stale)
+        Taken::Stale
     );
     assert_eq!(t.last().unwrap().fix.lat, 37.0);
     // A fix without time counts as new; so does an older clock when nothing else comes.
