@@ -14,5 +14,7 @@ mod ring;
 
 pub use ingress::Ingress;
 pub use reader::{Item, Reader};
-pub use registry::{Phase, Publisher, StreamStatus, Streams, StreamsLimits, SubscribeError};
+pub use registry::{
+    Phase, Publisher, StreamStatus, Streams, StreamsLimits, SubscribeError, Superseded,
+};
 pub use ring::{Frame, NewFrame};
