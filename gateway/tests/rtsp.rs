@@ -68,10 +68,6 @@ impl Gateway {
         format!("{}://{credentials}{at}{}/{path}", self.scheme, self.addr)
     }
 
-    fn push_url(&self) -> String {
-        self.url(&format!("bc-01:{}", self.password), "bc-01/main")
-    }
-
     fn play_url(&self) -> String {
         self.url(&format!("anna:{}", self.token), "bc-01/main")
     }
@@ -197,6 +193,7 @@ async fn ends(mut child: Child) -> ExitStatus {
         .unwrap()
 }
 
+/// Decodes so many video frames and some sound; any fault ends it with a failure.
 fn play_ffmpeg(url: &str, transport: &str, frames: &str) -> Child {
     start(
         "ffmpeg",
@@ -210,9 +207,13 @@ fn play_ffmpeg(url: &str, transport: &str, frames: &str) -> Child {
             "-i",
             url,
             "-map",
-            "0",
+            "0:v",
+            "-map",
+            "0:a",
             "-frames:v",
             frames,
+            "-frames:a",
+            "20",
             "-f",
             "null",
             "-",
@@ -466,4 +467,57 @@ async fn answers_to_raw_requests() {
         "garbage is closed without an answer"
     );
     g.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_is_pulled_while_somebody_reads() {
+    for transport_tcp in [true, false] {
+        // The camera: another gateway, whose stream ffmpeg feeds.
+        let camera = Gateway::start(None).await;
+        let _push = camera.push_ffmpeg("tcp", "bc-01/main");
+        frames(&mut camera.reader("bc-01/main").await, 10).await;
+        let id = StreamId::parse("cam-7/main").unwrap();
+        let config = kerbside::config::Camera {
+            stream: id.clone(),
+            url: camera.url("", "bc-01/main").parse().unwrap(),
+            username: Some("anna".into()),
+            password: Some(camera.token.clone()),
+            on_demand: true,
+            transport_tcp,
+            unit: None,
+            position: None,
+        };
+        let streams = Streams::new(StreamsLimits::default());
+        let (stop, stopped) = watch::channel(false);
+        let io = tokio::runtime::Handle::current();
+        let tasks = kerbside::listen::pull::start(&io, &[config], &streams, &stopped);
+        let declared = async {
+            while streams.status().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, declared)
+            .await
+            .expect("the camera is declared");
+        assert_eq!(
+            streams.status()[0].phase,
+            "idle",
+            "nobody reads, nobody pulls"
+        );
+        let mut reader = streams
+            .read(&id, PATIENCE)
+            .await
+            .expect("the camera delivers");
+        frames(&mut reader, 60).await;
+        let status = &streams.status()[0];
+        assert_eq!(
+            (status.protocol, status.codecs.as_slice()),
+            (Some("pull"), &["H264", "PCMA"][..])
+        );
+        stop.send(true).unwrap();
+        for t in tasks {
+            timeout(PATIENCE, t).await.expect("the task ends").unwrap();
+        }
+        camera.end().await;
+    }
 }
