@@ -278,7 +278,7 @@ pub(super) enum Packet {
 }
 
 /// Reads a packet of an established connection.
-pub(super) fn packet(version: Version, frame: Frame) -> Result<Packet, Bad> {
+pub(super) fn packet(version: Version, frame: &Frame) -> Result<Packet, Bad> {
     let body = &frame.body[..];
     match frame.first >> 4 {
         3 => publish(version, frame.first, &frame.body).map(Packet::Publish),
@@ -478,7 +478,7 @@ mod tests {
     }
 
     fn read(version: Version, bytes: &[u8]) -> Result<Packet, Bad> {
-        packet(version, cut(bytes)?.expect("whole packet"))
+        packet(version, &cut(bytes)?.expect("whole packet"))
     }
 
     #[test]
@@ -585,7 +585,7 @@ mod tests {
                 if frame.first == 0x10 {
                     prop_assert!(connect(&frame).is_ok() || connect(&frame).is_err());
                 } else {
-                    let _ = packet(version, frame);
+                    let _ = packet(version, &frame);
                 }
             }
         }
@@ -595,7 +595,7 @@ mod tests {
             let version = if v5 { Version::V5 } else { Version::V311 };
             let frame = Frame { first: kind << 4 | flags, body: body.into() };
             let _ = connect(&frame);
-            let _ = packet(version, frame);
+            let _ = packet(version, &frame);
         }
     }
 }

@@ -274,7 +274,7 @@ mod tests {
             let mut s = session(version);
             let mut buf = BytesMut::from(&bytes[..]);
             while s.wants_packets() && let Ok(Some(frame)) = next_frame(&mut buf, 1 << 12) {
-                let Ok(p) = packet(version, frame) else { break };
+                let Ok(p) = packet(version, &frame) else { break };
                 if s.handle_packet(p, Now::read()).is_err() {
                     break;
                 }

@@ -14,7 +14,7 @@ use crate::config;
 use crate::device::testing::{self, Desk};
 use crate::device::{Downlink, Fleet};
 use crate::ids::DeviceId;
-use crate::registry::{DeviceKind, Guard, Registry};
+use crate::registry::{DeviceKind, Registry};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -294,6 +294,20 @@ async fn an_acknowledgement_is_held_until_owned_and_pings_are_answered() {
         ));
         answer.send(true).unwrap();
     }
+}
+
+#[actix::test]
+async fn what_came_before_a_disconnect_is_not_lost() {
+    let (y, mut desk) = yard().await;
+    let accept = async { desk.next().await.1.send(true).unwrap() };
+    let ((mut c, _), ()) = tokio::join!(Client::to(&y, V311), accept);
+    let mut last = publish(4, 0, 0, REPORT, FIX);
+    last.extend(publish(4, 0, 0, REPORT, FIX));
+    last.extend([0xe0, 0]);
+    c.send(&last).await;
+    desk.report().await.1.send(true).unwrap();
+    desk.report().await.1.send(true).unwrap();
+    assert_eq!(c.next().await, None);
 }
 
 #[actix::test]
