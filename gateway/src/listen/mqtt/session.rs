@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use kerbside_codecs::telemetry::may_subscribe;
 
+use super::connect::Will;
 use super::down::{Delivery, Down, Takes};
 use super::end::End;
-use super::packet::{Bad, Packet, Publish, Version, Wanted, Will};
+use super::packet::{Bad, Packet, Publish, Version, Wanted};
 use super::up::{Outcome, Up};
 use super::write::{self, reason};
 use crate::clock::Now;

@@ -173,7 +173,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let queue = Arc::clone(&self.a.queue);
             let result = tokio::select! {
                 biased;
+                // First what ends the connection: a client that never pauses must not outlast it.
                 asker = &mut self.a.taken_over => return (End::TakenOver, asker.ok()),
+                changed = revocations.changed() => match changed {
+                    Ok(()) if self.shared.registry.is_valid(&self.a.principal) => Ok(()),
+                    _ => Err(End::Revoked),
+                },
+                _ = shutdown.wait_for(|stop| *stop) => Err(End::ShuttingDown),
                 outcome = handed(&mut self.handing) => {
                     self.handing = None;
                     self.a.session.handle_outcome(outcome)
@@ -183,11 +189,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 )) => self.after_io(&done),
                 () = queue.pushed(), if sends => Ok(()),
                 () = &mut timer => self.check_time(reads),
-                changed = revocations.changed() => match changed {
-                    Ok(()) if self.shared.registry.is_valid(&self.a.principal) => Ok(()),
-                    _ => Err(End::Revoked),
-                },
-                _ = shutdown.wait_for(|stop| *stop) => Err(End::ShuttingDown),
             };
             if let Err(end) = result {
                 return (end, None);
@@ -346,7 +347,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             asker = taken_over.try_recv().ok();
         }
         match asker {
-            None => shared.sessions.release(&a.device, &a.client_id, a.id, kept),
+            None => {
+                let evicted = shared.sessions.release(&a.device, &a.client_id, a.id, kept);
+                if let Some(will) = evicted {
+                    shared.publish_will(&a.device, a.id, will).await;
+                }
+            }
             Some(asker) => {
                 if asker.send(kept).is_err() {
                     tracing::debug!(device = %a.device, "a session was asked for and not taken");
