@@ -92,3 +92,25 @@ async fn revocation_and_shutdown_end_sessions() {
     assert_eq!(e.next().await, Some(vec![0xe0, 1, 0x8b]));
     assert_eq!(e.next().await, None);
 }
+
+#[actix::test]
+async fn a_delayed_will_waits_for_its_device() {
+    let (y, mut desk) = yard().await;
+    let ask = Ask {
+        clean: false,
+        props: KEEP,
+        will: Some((REPORT, FIX)),
+        will_delay_s: Some(1),
+        ..V5
+    };
+    let accept = async { desk.next().await.1.send(true).unwrap() };
+    let ((c, _), ()) = tokio::join!(Client::to(&y, ask), accept);
+    drop(c);
+    let (fact, answer) = desk.next().await;
+    assert!(
+        matches!(fact, crate::picture::Fact::Session { online: false, .. }),
+        "the will is not published yet"
+    );
+    answer.send(true).unwrap();
+    assert_eq!(desk.report().await.0.device, "d");
+}

@@ -19,6 +19,7 @@ use crate::registry::{DeviceKind, Registry};
 mod admission;
 mod flow;
 mod lives;
+mod tls;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -37,6 +38,13 @@ async fn yard() -> (Yard, Desk) {
 }
 
 async fn yard_with(change: impl FnOnce(&mut config::Mqtt)) -> (Yard, Desk) {
+    yard_on(None, change).await
+}
+
+async fn yard_on(
+    tls: Option<Arc<rustls::ServerConfig>>,
+    change: impl FnOnce(&mut config::Mqtt),
+) -> (Yard, Desk) {
     let mut limits = config::Mqtt {
         packet_bytes_max: 4096,
         connections_max: 100,
@@ -54,7 +62,7 @@ async fn yard_with(change: impl FnOnce(&mut config::Mqtt)) -> (Yard, Desk) {
     let (stop, shutdown) = watch::channel(false);
     drop(actix_rt::spawn(serve(
         listener,
-        None,
+        tls,
         Arc::clone(&shared),
         shutdown,
     )));
@@ -80,6 +88,7 @@ struct Ask<'a> {
     /// v5 properties, without their length.
     props: &'a [u8],
     will: Option<(&'a str, &'a str)>,
+    will_delay_s: Option<u8>,
 }
 
 const V311: Ask = Ask {
@@ -89,6 +98,7 @@ const V311: Ask = Ask {
     keep_alive_s: 60,
     props: &[],
     will: None,
+    will_delay_s: None,
 };
 const V5: Ask = Ask { level: 5, ..V311 };
 /// Session expiry of 600 s.
@@ -110,8 +120,10 @@ fn connect(ask: Ask, user: &str, password: &str) -> Vec<u8> {
     }
     text(&mut body, ask.client_id);
     if let Some((topic, payload)) = ask.will {
-        if ask.level == 5 {
-            body.push(0);
+        match ask.will_delay_s {
+            Some(s) => body.extend([5, 0x18, 0, 0, 0, s]),
+            None if ask.level == 5 => body.push(0),
+            None => {}
         }
         text(&mut body, topic);
         text(&mut body, payload);
