@@ -1,5 +1,6 @@
 //! The gateway: rooms from the top of the house to the ground floor. Imports only go down this list.
 
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -8,11 +9,15 @@ pub mod event;
 pub mod ids;
 pub mod ledger;
 pub mod listen;
+pub mod log;
 pub mod metrics;
+pub mod notify;
 pub mod outbox;
 pub mod picture;
 pub mod registry;
 pub mod screen;
 pub mod sink;
 pub mod stream;
+pub mod tls;
+pub mod udp;
 pub mod webrtc;

@@ -23,9 +23,8 @@ pub async fn start(
     outbox: &Outbox,
     ready: &Arc<Ready>,
 ) -> Vec<JoinHandle<()>> {
-    let fixed = fixed_cameras(config);
-    for fact in &fixed {
-        tell(picture, fact.clone()).await;
+    for fact in fixed_cameras(config) {
+        tell(picture, fact).await;
     }
     tell(picture, Fact::Known(registry.devices())).await;
     vec![
@@ -64,7 +63,7 @@ async fn ticks(picture: Picture, streams: Streams, outbox: Outbox, ready: Arc<Re
         every.tick().await;
         streams.sweep(Instant::now());
         tell(&picture, Fact::Tick).await;
-        ready.set("outbox", outbox.is_writable().as_deref());
+        ready.set("outbox", outbox.fault().as_deref());
         // Reached only when the picture's actor answered.
         notify::watchdog();
     }
