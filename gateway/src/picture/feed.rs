@@ -6,6 +6,7 @@
 //!
 //! Here: items, cursors, messages, pace. Not here: what an item says (`view`), the WebSocket (`screen`).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -115,12 +116,18 @@ struct Trail {
 }
 
 impl Trail {
-    #[allow(clippy::cast_possible_truncation, reason = "degrees beside the anchor; 0.1 m at 100 km")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "degrees beside the anchor; 0.1 m at 100 km"
+    )]
     fn push(&mut self, p: [f64; 2]) {
         if self.points.is_empty() {
             self.anchor = p;
         }
-        let point = [(p[0] - self.anchor[0]) as f32, (p[1] - self.anchor[1]) as f32];
+        let point = [
+            (p[0] - self.anchor[0]) as f32,
+            (p[1] - self.anchor[1]) as f32,
+        ];
         if self.points.back() == Some(&point) {
             return;
         }
@@ -190,23 +197,23 @@ impl Items {
                 }
             }
         }
-        if !self.gone.is_empty() {
-            self.gone.retain(|(_, k)| *k != key);
-        }
         self.by_seq.insert(seq, key.clone());
         let item = match self.map.entry(key) {
-            std::collections::hash_map::Entry::Occupied(e) => {
+            Entry::Occupied(e) => {
                 let item = e.into_mut();
                 self.by_seq.remove(&item.seq);
                 item.seq = seq;
                 item.body = body;
                 item
             }
-            std::collections::hash_map::Entry::Vacant(e) => e.insert(Item {
-                seq,
-                body,
-                trail: None,
-            }),
+            Entry::Vacant(e) => {
+                self.gone.retain(|(_, k)| k != e.key());
+                e.insert(Item {
+                    seq,
+                    body,
+                    trail: None,
+                })
+            }
         };
         if let Some(point) = moved_to {
             item.trail.get_or_insert_default().push(point);
@@ -252,7 +259,11 @@ impl Taken {
     fn write(mut self, kind: &str, epoch: &str, now_ms: i64) -> String {
         let size = |b: &Body| b.json.len() + 16;
         let bodies = self.devices.iter().map(|(b, _)| b);
-        let room: usize = bodies.chain(&self.streams).chain(&self.events).map(size).sum();
+        let room: usize = bodies
+            .chain(&self.streams)
+            .chain(&self.events)
+            .map(size)
+            .sum();
         let mut out = String::with_capacity(room + 200);
         let _ = write!(
             out,
@@ -263,9 +274,9 @@ impl Taken {
             if i > 0 {
                 out.push(',');
             }
-            let (points, anchor) = trail
-                .as_mut()
-                .map_or((&[][..], [0.0; 2]), |t| (&*t.points.make_contiguous(), t.anchor));
+            let (points, anchor) = trail.as_mut().map_or((&[][..], [0.0; 2]), |t| {
+                (&*t.points.make_contiguous(), t.anchor)
+            });
             body.write(&mut out, now_ms, points, anchor);
         }
         for (name, list) in [("streams", &self.streams), ("events", &self.events)] {
@@ -351,7 +362,11 @@ impl Feed {
             seq: items.seq,
             ..Taken::default()
         };
-        for key in items.by_seq.values().filter(|k| !matches!(k, Key::Event(_))) {
+        for key in items
+            .by_seq
+            .values()
+            .filter(|k| !matches!(k, Key::Event(_)))
+        {
             if let Some(item) = items.map.get(key) {
                 taken.item(key, item, true);
             }
@@ -395,7 +410,11 @@ impl Feed {
                 taken.item(key, item, false);
             }
         }
-        let left = items.gone.iter().rev().take_while(|(seq, _)| *seq > from.seq);
+        let left = items
+            .gone
+            .iter()
+            .rev()
+            .take_while(|(seq, _)| *seq > from.seq);
         taken.gone = left.map(|(_, key)| key.clone()).collect();
         let cursor = Cursor {
             seq: items.seq,
@@ -466,7 +485,10 @@ mod tests {
     fn put(id: &str, n: u32) -> Change {
         Change::Put {
             key: Key::Device(DeviceId::parse(id).unwrap()),
-            body: Body::new(format!(r#"{{"id":"{id}","n":{n},"position":{{"age_ms":0}}}}"#), Some(1000)),
+            body: Body::new(
+                format!(r#"{{"id":"{id}","n":{n},"position":{{"age_ms":0}}}}"#),
+                Some(1000),
+            ),
             moved_to: Some([112.0 + f64::from(n) * 0.001, 37.0]),
         }
     }
@@ -491,11 +513,24 @@ mod tests {
         assert_eq!(change["type"], "change");
         let devices = change["devices"].as_array().unwrap();
         assert_eq!(devices.len(), 50);
-        assert!(devices.iter().all(|d| d["n"] == 99 && d["position"]["age_ms"] == 500));
+        assert!(
+            devices
+                .iter()
+                .all(|d| d["n"] == 99 && d["position"]["age_ms"] == 500)
+        );
         assert!(devices.iter().all(|d| d.get("trail").is_none()));
         let items = feed.items.lock();
-        assert_eq!((items.map.len(), items.by_seq.len()), (50, 50), "memory does not grow");
-        assert!(items.map.values().all(|i| i.trail.as_ref().unwrap().points.len() == TRAIL_MAX));
+        assert_eq!(
+            (items.map.len(), items.by_seq.len()),
+            (50, 50),
+            "memory does not grow"
+        );
+        assert!(
+            items
+                .map
+                .values()
+                .all(|i| i.trail.as_ref().unwrap().points.len() == TRAIL_MAX)
+        );
         drop(items);
         let next = feed.message(&mut at, false, 0);
         assert_eq!(next, None, "nothing twice");
@@ -508,13 +543,22 @@ mod tests {
         let mut at = None;
         let snapshot = read(&feed, &mut at);
         assert_eq!(snapshot["devices"][0]["trail"].as_array().unwrap().len(), 1);
-        let since = format!("{}-{}", snapshot["epoch"].as_str().unwrap(), snapshot["seq"]);
+        let since = format!(
+            "{}-{}",
+            snapshot["epoch"].as_str().unwrap(),
+            snapshot["seq"]
+        );
         feed.publish([put("c", 1), gone("a"), put("b", 2)]);
 
         let mut again = feed.subscribe(Some(&since)).cursor;
         let change = read(&feed, &mut again);
         assert_eq!(change["type"], "change");
-        let ids: Vec<_> = change["devices"].as_array().unwrap().iter().map(|d| &d["id"]).collect();
+        let ids: Vec<_> = change["devices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|d| &d["id"])
+            .collect();
         assert_eq!(ids, ["c", "b"]);
         assert_eq!(change["gone"], serde_json::json!(["device:a"]));
 
@@ -535,7 +579,11 @@ mod tests {
             feed.publish([put(&id, 0), gone(&id)]);
         }
         assert_eq!(feed.items.lock().gone.len(), GONE_MAX);
-        assert_eq!(read(&feed, &mut at)["type"], "snapshot", "it missed one departure");
+        assert_eq!(
+            read(&feed, &mut at)["type"],
+            "snapshot",
+            "it missed one departure"
+        );
         feed.publish([put("back", 0), gone("back"), put("back", 1)]);
         let change = read(&feed, &mut at);
         assert_eq!(change["gone"], serde_json::json!([]));
@@ -556,7 +604,9 @@ mod tests {
     #[test]
     fn the_newest_events_stay() {
         let feed = Feed::default();
-        let ids: Vec<_> = (0..EVENTS_MAX + 10).map(|_| crate::event::new_event_id()).collect();
+        let ids: Vec<_> = (0..EVENTS_MAX + 10)
+            .map(|_| crate::event::new_event_id())
+            .collect();
         for id in &ids {
             feed.publish([Change::Put {
                 key: Key::Event(*id),
@@ -582,7 +632,8 @@ mod tests {
         let message = reader.next().await;
         assert!(message.contains(r#""n":999"#) && message.matches("\"n\":").count() == 1);
         let other = feed.clone();
-        let (message, ()) = tokio::join!(reader.next(), async move { other.publish([put("b", 7)]) });
+        let (message, ()) =
+            tokio::join!(reader.next(), async move { other.publish([put("b", 7)]) });
         assert!(message.contains(r#""n":7"#));
     }
 }

@@ -224,7 +224,9 @@ impl GridReader {
     }
 
     fn ring(&mut self, ring: &Value) -> Result<Ring, String> {
-        let points = ring.as_array().ok_or("a ring must be a list of positions")?;
+        let points = ring
+            .as_array()
+            .ok_or("a ring must be a list of positions")?;
         self.points += points.len();
         if self.points > POINTS_MAX {
             return Err(format!("more than {POINTS_MAX} points in the file"));
@@ -234,7 +236,9 @@ impl GridReader {
             .map(position)
             .collect::<Result<Vec<_>, String>>()?;
         if all.len() < 4 || all.first() != all.last() {
-            return Err("a ring needs at least 4 positions, the last one equal to the first".into());
+            return Err(
+                "a ring needs at least 4 positions, the last one equal to the first".into(),
+            );
         }
         all.pop();
         Ok(all)
@@ -259,7 +263,9 @@ fn position(p: &Value) -> Result<(f64, f64), String> {
 fn name(p: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
     match p.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(s)) if (1..=NAME_MAX).contains(&s.chars().count()) => Ok(Some(s.clone())),
+        Some(Value::String(s)) if (1..=NAME_MAX).contains(&s.chars().count()) => {
+            Ok(Some(s.clone()))
+        }
         Some(_) => Err(format!(
             "properties.{key} must be text of 1 to {NAME_MAX} characters"
         )),
@@ -365,7 +371,12 @@ mod tests {
     }
 
     fn cell(id: &str, lon: f64, lat: f64, side: f64) -> Value {
-        square(&json!({"type":"cell","id":id,"name":id,"level":1}), lon, lat, side)
+        square(
+            &json!({"type":"cell","id":id,"name":id,"level":1}),
+            lon,
+            lat,
+            side,
+        )
     }
 
     #[test]
@@ -373,8 +384,18 @@ mod tests {
         let grid = Grid::parse(&collection(&[
             cell("district", 112.0, 37.0, 1.0),
             cell("block", 112.4, 37.4, 0.1),
-            square(&json!({"type":"zone","id":"beat-3","units":["patrol-1"]}), 112.4, 37.4, 0.2),
-            square(&json!({"type":"zone","id":"quiet","devices":["uav-1"]}), 112.0, 37.0, 1.0),
+            square(
+                &json!({"type":"zone","id":"beat-3","units":["patrol-1"]}),
+                112.4,
+                37.4,
+                0.2,
+            ),
+            square(
+                &json!({"type":"zone","id":"quiet","devices":["uav-1"]}),
+                112.0,
+                37.0,
+                1.0,
+            ),
         ]))
         .unwrap();
         let p = grid.locate(37.45, 112.45);
@@ -382,7 +403,10 @@ mod tests {
         assert_eq!(p.zones, [0, 1]);
         assert_eq!(grid.locate(37.2, 112.2).cell, Some(0));
         assert_eq!(grid.locate(0.0, 0.0), Place::default());
-        assert_eq!(grid.zones_of("bc-01", Some("patrol-1")).collect::<Vec<_>>(), [0]);
+        assert_eq!(
+            grid.zones_of("bc-01", Some("patrol-1")).collect::<Vec<_>>(),
+            [0]
+        );
         assert_eq!(grid.zones_of("uav-1", None).collect::<Vec<_>>(), [1]);
         assert_eq!(Grid::default().locate(37.0, 112.0), Place::default());
     }

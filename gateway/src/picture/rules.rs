@@ -467,8 +467,14 @@ pub(super) mod tests {
     fn mistakes_are_told_at_load() {
         for (when, expected) in [
             ("report.sos &&", "not CEL: column"),
-            ("report.battery < 15", "there is no report.battery; report has battery_pct, sos"),
-            ("device.sos", "there is no \"device\"; a rule reads report, track and stream"),
+            (
+                "report.battery < 15",
+                "there is no report.battery; report has battery_pct, sos",
+            ),
+            (
+                "device.sos",
+                "there is no \"device\"; a rule reads report, track and stream",
+            ),
             ("report.battery_pct < '15'", "overload"),
             ("track.speed_mps > 10.0 / 0", "division"),
             ("report.battery_pct", "must be true or false, but is float"),
@@ -488,7 +494,10 @@ pub(super) mod tests {
         let rules = Rules::compile(&[
             rule("sos", "report.sos"),
             rule("zone_left", "size(track.left_zones) > 0"),
-            rule("battery_low", "has(report.battery_pct) && report.battery_pct < 15"),
+            rule(
+                "battery_low",
+                "has(report.battery_pct) && report.battery_pct < 15",
+            ),
             rule("stream_lost", "stream.phase == 'lost' && stream.was != ''"),
             rule("beat", "track.zones.exists(z, z.startsWith('beat-'))"),
         ])

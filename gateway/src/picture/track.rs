@@ -346,7 +346,10 @@ pub(super) mod tests {
     fn the_marker_never_goes_back() {
         let (grid, mut t, now) = (grid(), Track::default(), Now::read());
         assert_eq!(t.freshness(), Freshness::Silent);
-        assert_eq!(t.take(fix(37.0, 112.0), Some(5000), true, &grid, now), Taken::Moved);
+        assert_eq!(
+            t.take(fix(37.0, 112.0), Some(5000), true, &grid, now),
+            Taken::Moved
+        );
         let later = now.plus(SECOND);
         assert_eq!(
             t.take(fix(37.1, 112.0), Some(4000), true, &grid, later),
@@ -354,10 +357,16 @@ pub(super) mod tests {
         );
         assert_eq!(t.last().unwrap().fix.lat, 37.0);
         // A fix without time counts as new; so does an older clock when nothing else comes.
-        assert_eq!(t.take(fix(37.0001, 112.0), None, true, &grid, later), Taken::Moved);
+        assert_eq!(
+            t.take(fix(37.0001, 112.0), None, true, &grid, later),
+            Taken::Moved
+        );
         t.take(fix(37.0, 112.0), Some(9000), true, &grid, later);
         let much_later = later.plus(CLOCK_STEP_AFTER);
-        assert_eq!(t.take(fix(37.001, 112.0), Some(6000), true, &grid, much_later), Taken::Moved);
+        assert_eq!(
+            t.take(fix(37.001, 112.0), Some(6000), true, &grid, much_later),
+            Taken::Moved
+        );
     }
 
     #[test]
@@ -365,12 +374,33 @@ pub(super) mod tests {
         let (grid, mut t, now) = (grid(), Track::default(), Now::read());
         let at = |s: u32| now.plus(SECOND * s);
         t.take(fix(37.0, 112.0), None, true, &grid, at(0));
-        assert_eq!(t.take(fix(37.5, 112.0), None, true, &grid, at(1)), Taken::Held);
-        assert_eq!(t.take(fix(37.0001, 112.0), None, true, &grid, at(2)), Taken::Moved, "an outlier");
-        assert_eq!(t.take(fix(37.5, 112.0), None, true, &grid, at(3)), Taken::Held);
-        assert_eq!(t.take(fix(38.5, 112.0), None, true, &grid, at(4)), Taken::Held, "no agreement");
-        assert_eq!(t.take(fix(38.5001, 112.0), None, true, &grid, at(5)), Taken::Moved);
-        assert_eq!(t.take(fix(37.0, 112.0), None, false, &grid, at(6)), Taken::Moved, "a drone");
+        assert_eq!(
+            t.take(fix(37.5, 112.0), None, true, &grid, at(1)),
+            Taken::Held
+        );
+        assert_eq!(
+            t.take(fix(37.0001, 112.0), None, true, &grid, at(2)),
+            Taken::Moved,
+            "an outlier"
+        );
+        assert_eq!(
+            t.take(fix(37.5, 112.0), None, true, &grid, at(3)),
+            Taken::Held
+        );
+        assert_eq!(
+            t.take(fix(38.5, 112.0), None, true, &grid, at(4)),
+            Taken::Held,
+            "no agreement"
+        );
+        assert_eq!(
+            t.take(fix(38.5001, 112.0), None, true, &grid, at(5)),
+            Taken::Moved
+        );
+        assert_eq!(
+            t.take(fix(37.0, 112.0), None, false, &grid, at(6)),
+            Taken::Moved,
+            "a drone"
+        );
     }
 
     #[test]
@@ -425,14 +455,14 @@ pub(super) mod tests {
             (-100.0, 5.0, 0, 0), // in
             (10.0, 20.0, 0, 0),  // the accuracy reaches over the border: says nothing
             (10.0, 20.0, 0, 0),
-            (10.0, 5.0, 0, 0),   // outside once
-            (-10.0, 5.0, 0, 0),  // and back
-            (10.0, 5.0, 0, 0),   // outside once
-            (12.0, 5.0, 1, 1),   // twice: left
+            (10.0, 5.0, 0, 0),  // outside once
+            (-10.0, 5.0, 0, 0), // and back
+            (10.0, 5.0, 0, 0),  // outside once
+            (12.0, 5.0, 1, 1),  // twice: left
             (15.0, 5.0, 1, 1),
-            (-3.0, 5.0, 1, 1),   // not surely back
-            (-10.0, 5.0, 0, 1),  // back
-            (60.0, 5.0, 1, 2),   // clearly outside at once
+            (-3.0, 5.0, 1, 1),  // not surely back
+            (-10.0, 5.0, 0, 1), // back
+            (60.0, 5.0, 1, 2),  // clearly outside at once
         ]
         .into_iter()
         .enumerate()
