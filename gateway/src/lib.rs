@@ -1,5 +1,6 @@
 //! The gateway: rooms from the top of the house to the ground floor. Imports only go down this list.
 
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -18,4 +19,5 @@ pub mod screen;
 pub mod sink;
 pub mod stream;
 pub mod tls;
+pub mod udp;
 pub mod webrtc;

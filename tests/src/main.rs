@@ -31,6 +31,7 @@ fn main() -> std::process::ExitCode {
                 .unwrap_or_else(|_| "info,rtc=error".into()),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .init();
     let cli = Cli::parse();

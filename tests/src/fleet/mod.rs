@@ -173,6 +173,8 @@ fn spawn_devices(
             } else {
                 1.0 / args.rate
             }),
+            // The golden ratio spreads any number of devices evenly.
+            phase: (0.3 + index as f64 * 0.618_034).fract(),
             sos,
         };
         tasks.spawn(unit::live(plan, counters.clone(), stopping.clone()));

@@ -25,6 +25,8 @@ pub(super) struct Plan {
     pub version: Version,
     pub walker: Walker,
     pub every: Duration,
+    /// Where in the period it reports, 0 to 1: not all at the same instant.
+    pub phase: f64,
     pub sos: Option<SosPlan>,
 }
 
@@ -43,6 +45,7 @@ pub(super) async fn live(plan: Plan, counters: Arc<Counters>, mut stopping: watc
         version,
         mut walker,
         every,
+        phase,
         sos,
     } = plan;
     let target = Target {
@@ -66,7 +69,7 @@ pub(super) async fn live(plan: Plan, counters: Arc<Counters>, mut stopping: watc
         told: HashSet::new(),
     };
     let started = Instant::now();
-    let mut ticks = tokio::time::interval(every);
+    let mut ticks = tokio::time::interval_at(started + every.mul_f64(phase), every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut next_sos = sos.map(|plan| started + plan.first);
     let mut serial = 0u64;
