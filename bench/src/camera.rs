@@ -40,7 +40,11 @@ fn sei() -> Bytes {
 
 /// Age of the stamp in `payload`, if there is one, in milliseconds.
 pub fn age_ms(payload: &[u8]) -> Option<f64> {
-    let at = payload.windows(16).take(200).position(|w| w == STAMP_UUID)? + 16;
+    let at = payload
+        .windows(16)
+        .take(200)
+        .position(|w| w == STAMP_UUID)?
+        + 16;
     let hex = std::str::from_utf8(payload.get(at..at + 16)?).ok()?;
     let sent = u64::from_str_radix(hex, 16).ok()?;
     Some((stamp().saturating_sub(sent)) as f64 / 1e6)

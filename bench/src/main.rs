@@ -58,11 +58,22 @@ enum What {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     match args.what {
-        What::Rtsp { readers, seconds } => rtsp::run(&args.kerbside, readers, seconds).await?.print(),
-        What::Whep { readers, seconds } => whep::run(&args.kerbside, readers, seconds).await?.print(),
-        What::Mqtt { connections, per_second, seconds } => {
+        What::Rtsp { readers, seconds } => {
+            rtsp::run(&args.kerbside, readers, seconds).await?.print()
+        }
+        What::Whep { readers, seconds } => {
+            whep::run(&args.kerbside, readers, seconds).await?.print()
+        }
+        What::Mqtt {
+            connections,
+            per_second,
+            seconds,
+        } => {
             for r in mqtt::run(&args.kerbside, connections, per_second, seconds).await? {
-                println!("| {} | {} messages | {:.1} µs CPU per message |", r.name, r.messages, r.us_per_message);
+                println!(
+                    "| {} | {} messages | {:.1} µs CPU per message |",
+                    r.name, r.messages, r.us_per_message
+                );
             }
         }
         What::Idle { devices } => {
@@ -74,7 +85,10 @@ async fn main() -> anyhow::Result<()> {
             ready.sort_by(f64::total_cmp);
             let (rss, kb) = mqtt::idle(&args.kerbside, devices).await?;
             println!("| ready after exec | {:.0} ms (median of 5) |", ready[2]);
-            println!("| idle memory, {devices} devices registered | {:.1} MB |", rss as f64 / 1e6);
+            println!(
+                "| idle memory, {devices} devices registered | {:.1} MB |",
+                rss as f64 / 1e6
+            );
             println!("| per idle connected device, of {devices} | {kb:.1} kB |");
         }
     }

@@ -59,14 +59,21 @@ fn report(n: u64) -> Vec<u8> {
     let lat = 37.69 + (n % 1000) as f64 * 1e-6;
     let text = format!(
         r#"{{"time_ms":{},"position":{{"lat":{lat:.7},"lon":112.7501234,"alt_m":801.5,"accuracy_m":5.0,"speed_mps":1.25,"heading_deg":271.5}},"battery_pct":83,"kind":"bodycam","model":"X5","mode":"patrol""#,
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis())
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_millis())
     );
     let pad = 259usize.saturating_sub(text.len() + 9);
     format!("{text},\"pad\":\"{}\"}}", "x".repeat(pad.saturating_sub(1))).into_bytes()
 }
 
 /// Sends `per_second` messages a second over all connections; every one must be acknowledged.
-async fn load(addr: &'static str, ids: &[(String, Option<String>)], per_second: u64, seconds: u64) -> anyhow::Result<u64> {
+async fn load(
+    addr: &'static str,
+    ids: &[(String, Option<String>)],
+    per_second: u64,
+    seconds: u64,
+) -> anyhow::Result<u64> {
     let mut tasks = Vec::new();
     let gap = Duration::from_secs_f64(ids.len() as f64 / per_second as f64);
     for (id, password) in ids.iter().cloned() {
@@ -107,22 +114,39 @@ pub struct MqttRow {
     pub us_per_message: f64,
 }
 
-pub async fn run(kerbside: &Path, connections: usize, per_second: u64, seconds: u64) -> anyhow::Result<Vec<MqttRow>> {
+pub async fn run(
+    kerbside: &Path,
+    connections: usize,
+    per_second: u64,
+    seconds: u64,
+) -> anyhow::Result<Vec<MqttRow>> {
     let ids: Vec<String> = (0..connections).map(|i| format!("dev-{i:05}")).collect();
     let mut rows = Vec::new();
     {
         let (gateway, passwords, _) = Gateway::start(kerbside, &ids)?;
-        let logins: Vec<_> = ids.iter().cloned().zip(passwords.into_iter().map(Some)).collect();
+        let logins: Vec<_> = ids
+            .iter()
+            .cloned()
+            .zip(passwords.into_iter().map(Some))
+            .collect();
         let cpu = gateway.server.cpu()?;
         let messages = load(MQTT, &logins, per_second, seconds).await?;
         let cpu = gateway.server.cpu()? - cpu;
-        rows.push(MqttRow { name: "kerbside (decoded, fused, fed)", messages, us_per_message: us(cpu, messages) });
+        rows.push(MqttRow {
+            name: "kerbside (decoded, fused, fed)",
+            messages,
+            us_per_message: us(cpu, messages),
+        });
     }
     let dir = tempfile::tempdir()?;
     let conf = dir.path().join("mosquitto.conf");
     let port = MOSQUITTO.rsplit(':').next().unwrap_or_default();
-    std::fs::write(&conf, format!("listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest none\n"))?;
-    let mosquitto = Server::spawn(Command::new("mosquitto").arg("-c").arg(&conf)).context("mosquitto is not installed: run `make test` once")?;
+    std::fs::write(
+        &conf,
+        format!("listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest none\n"),
+    )?;
+    let mosquitto = Server::spawn(Command::new("mosquitto").arg("-c").arg(&conf))
+        .context("mosquitto is not installed: run `make test` once")?;
     let until = Instant::now() + Duration::from_secs(5);
     while TcpStream::connect(MOSQUITTO).await.is_err() {
         if Instant::now() > until {
@@ -130,13 +154,30 @@ pub async fn run(kerbside: &Path, connections: usize, per_second: u64, seconds: 
         }
         tokio::task::yield_now().await;
     }
-    let consumer = Server::spawn(Command::new("mosquitto_sub").args(["-h", "127.0.0.1", "-p", port, "-t", "#", "-q", "1"]))?;
+    let consumer = Server::spawn(Command::new("mosquitto_sub").args([
+        "-h",
+        "127.0.0.1",
+        "-p",
+        port,
+        "-t",
+        "#",
+        "-q",
+        "1",
+    ]))?;
     let logins: Vec<_> = ids.into_iter().map(|i| (i, None)).collect();
     let (broker, eater) = (mosquitto.cpu()?, consumer.cpu()?);
     let messages = load(MOSQUITTO, &logins, per_second, seconds).await?;
     let (broker, eater) = (mosquitto.cpu()? - broker, consumer.cpu()? - eater);
-    rows.push(MqttRow { name: "mosquitto alone", messages, us_per_message: us(broker, messages) });
-    rows.push(MqttRow { name: "mosquitto + mosquitto_sub", messages, us_per_message: us(broker + eater, messages) });
+    rows.push(MqttRow {
+        name: "mosquitto alone",
+        messages,
+        us_per_message: us(broker, messages),
+    });
+    rows.push(MqttRow {
+        name: "mosquitto + mosquitto_sub",
+        messages,
+        us_per_message: us(broker + eater, messages),
+    });
     Ok(rows)
 }
 
@@ -155,5 +196,8 @@ pub async fn idle(kerbside: &Path, devices: usize) -> anyhow::Result<(u64, f64)>
     }
     let after = gateway.server.rss()?;
     drop(held);
-    Ok((before, (after.saturating_sub(before)) as f64 / devices as f64 / 1024.0))
+    Ok((
+        before,
+        (after.saturating_sub(before)) as f64 / devices as f64 / 1024.0,
+    ))
 }

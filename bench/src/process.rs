@@ -37,8 +37,15 @@ impl Server {
     /// Resident memory, bytes.
     pub fn rss(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS")?;
-        let kb: u64 = line.split_whitespace().nth(1).context("no VmRSS")?.parse()?;
+        let line = status
+            .lines()
+            .find(|l| l.starts_with("VmRSS:"))
+            .context("no VmRSS")?;
+        let kb: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .context("no VmRSS")?
+            .parse()?;
         Ok(kb * 1024)
     }
 }
@@ -66,7 +73,10 @@ pub const WEBRTC: &str = "127.0.0.1:28189";
 
 impl Gateway {
     /// Registers the devices (`id`, as body cameras), a user `bench`, and starts the gateway.
-    pub fn start(kerbside: &Path, devices: &[String]) -> anyhow::Result<(Self, Vec<String>, String)> {
+    pub fn start(
+        kerbside: &Path,
+        devices: &[String],
+    ) -> anyhow::Result<(Self, Vec<String>, String)> {
         let dir = tempfile::tempdir()?;
         std::fs::write(
             dir.path().join("gateway.toml"),
@@ -77,7 +87,11 @@ impl Gateway {
         let registry = kerbside::registry::Registry::open(&dir.path().join("state"))?;
         let mut passwords = Vec::new();
         for id in devices {
-            passwords.push(registry.add_device(id, kerbside::registry::DeviceKind::Bodycam, None)?);
+            passwords.push(registry.add_device(
+                id,
+                kerbside::registry::DeviceKind::Bodycam,
+                None,
+            )?);
         }
         let token = registry.add_user("bench", kerbside::registry::Role::Operator)?;
         drop(registry);
@@ -98,15 +112,28 @@ impl Gateway {
             std::thread::yield_now();
         }
         let ready_after = started.elapsed();
-        Ok((Self { server, dir, kerbside: kerbside.to_owned(), ready_after }, passwords, token))
+        Ok((
+            Self {
+                server,
+                dir,
+                kerbside: kerbside.to_owned(),
+                ready_after,
+            },
+            passwords,
+            token,
+        ))
     }
 }
 
 fn is_ready() -> bool {
     use std::io::{Read, Write};
-    let Ok(mut s) = std::net::TcpStream::connect(HTTP) else { return false };
+    let Ok(mut s) = std::net::TcpStream::connect(HTTP) else {
+        return false;
+    };
     let _ = s.set_read_timeout(Some(Duration::from_secs(1)));
-    if s.write_all(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").is_err() {
+    if s.write_all(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+        .is_err()
+    {
         return false;
     }
     let mut answer = [0; 12];

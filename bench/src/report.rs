@@ -16,7 +16,14 @@ pub struct Fanout {
 }
 
 impl Fanout {
-    pub fn of(name: &'static str, readers: usize, wall: Duration, cpu: Duration, rss: u64, all: &[Seen]) -> Self {
+    pub fn of(
+        name: &'static str,
+        readers: usize,
+        wall: Duration,
+        cpu: Duration,
+        rss: u64,
+        all: &[Seen],
+    ) -> Self {
         let reader_seconds = wall.as_secs_f64() * readers as f64;
         let frames: u64 = all.iter().map(|s| s.frames).sum();
         let mut join: Vec<f64> = all.iter().map(|s| s.join_ms).collect();

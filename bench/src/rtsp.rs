@@ -23,7 +23,8 @@ pub struct Seen {
 pub async fn run(kerbside: &Path, readers: usize, seconds: u64) -> anyhow::Result<Fanout> {
     let (gateway, passwords, token) = Gateway::start(kerbside, &["cam".to_owned()])?;
     let password = passwords[0].clone();
-    let publisher = tokio::spawn(async move { camera::publish(RTSP, "cam/main", "cam", &password).await });
+    let publisher =
+        tokio::spawn(async move { camera::publish(RTSP, "cam/main", "cam", &password).await });
     let idle_rss = gateway.server.rss()?;
     let (tx, mut rx) = mpsc::channel(readers.max(1));
     let (count_tx, count) = tokio::sync::watch::channel(false);
@@ -49,10 +50,21 @@ pub async fn run(kerbside: &Path, readers: usize, seconds: u64) -> anyhow::Resul
         all.push(seen?);
     }
     publisher.abort();
-    Ok(Fanout::of("RTSP/TCP", readers, wall, cpu, rss.saturating_sub(idle_rss), &all))
+    Ok(Fanout::of(
+        "RTSP/TCP",
+        readers,
+        wall,
+        cpu,
+        rss.saturating_sub(idle_rss),
+        &all,
+    ))
 }
 
-async fn read(token: &str, seconds: u64, mut count: tokio::sync::watch::Receiver<bool>) -> anyhow::Result<Seen> {
+async fn read(
+    token: &str,
+    seconds: u64,
+    mut count: tokio::sync::watch::Receiver<bool>,
+) -> anyhow::Result<Seen> {
     let mut seen = Seen::default();
     let started = Instant::now();
     let mut client = loop {
@@ -81,7 +93,9 @@ async fn read(token: &str, seconds: u64, mut count: tokio::sync::watch::Receiver
             }
             let packet = &buf[at + 4..at + 4 + len];
             if buf[at + 1] == 0 && packet.len() > 12 {
-                stamp = camera::age_ms(&packet[12..]).map(|age| (age, Instant::now())).or(stamp);
+                stamp = camera::age_ms(&packet[12..])
+                    .map(|age| (age, Instant::now()))
+                    .or(stamp);
                 if packet[1] & 0x80 != 0 {
                     if seen.join_ms == 0.0 {
                         seen.join_ms = asked.elapsed().as_secs_f64() * 1e3;
@@ -95,7 +109,8 @@ async fn read(token: &str, seconds: u64, mut count: tokio::sync::watch::Receiver
             at += 4 + len;
         }
         buf.drain(..at);
-        let wait = deadline.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600));
+        let wait =
+            deadline.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600));
         tokio::select! {
             n = client.stream.read_buf(&mut buf) => {
                 if n? == 0 {
@@ -112,7 +127,10 @@ async fn read(token: &str, seconds: u64, mut count: tokio::sync::watch::Receiver
 
 /// p50 and p99 over all readers.
 pub fn latencies(all: &[Seen]) -> (f64, f64) {
-    let mut l: Vec<f64> = all.iter().flat_map(|s| s.latency_ms.iter().copied()).collect();
+    let mut l: Vec<f64> = all
+        .iter()
+        .flat_map(|s| s.latency_ms.iter().copied())
+        .collect();
     l.sort_by(f64::total_cmp);
     (quantile(&l, 0.5), quantile(&l, 0.99))
 }

@@ -16,7 +16,12 @@ pub struct RtspClient {
 }
 
 impl RtspClient {
-    pub async fn connect(addr: &str, path: &str, user: &str, password: &str) -> anyhow::Result<Self> {
+    pub async fn connect(
+        addr: &str,
+        path: &str,
+        user: &str,
+        password: &str,
+    ) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
@@ -30,13 +35,26 @@ impl RtspClient {
         })
     }
 
-    async fn request(&mut self, method: &str, suffix: &str, headers: &str, body: &str) -> anyhow::Result<String> {
+    async fn request(
+        &mut self,
+        method: &str,
+        suffix: &str,
+        headers: &str,
+        body: &str,
+    ) -> anyhow::Result<String> {
         self.cseq += 1;
-        let session = self.session.as_ref().map(|s| format!("Session: {s}\r\n")).unwrap_or_default();
+        let session = self
+            .session
+            .as_ref()
+            .map(|s| format!("Session: {s}\r\n"))
+            .unwrap_or_default();
         let length = if body.is_empty() {
             String::new()
         } else {
-            format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n", body.len())
+            format!(
+                "Content-Type: application/sdp\r\nContent-Length: {}\r\n",
+                body.len()
+            )
         };
         let text = format!(
             "{method} {}{suffix} RTSP/1.0\r\nCSeq: {}\r\n{}{session}{headers}{length}\r\n{body}",
@@ -65,7 +83,9 @@ impl RtspClient {
         if let Some(s) = header("Session") {
             self.session = Some(s.split(';').next().unwrap_or_default().to_owned());
         }
-        let length: usize = header("Content-Length").map_or(Ok(0), |l| l.parse()).context("Content-Length")?;
+        let length: usize = header("Content-Length")
+            .map_or(Ok(0), |l| l.parse())
+            .context("Content-Length")?;
         while self.rest.len() < length {
             if self.stream.read_buf(&mut self.rest).await? == 0 {
                 bail!("{method}: the server closed the connection");
@@ -83,13 +103,21 @@ impl RtspClient {
             b64(pps)
         );
         self.request("ANNOUNCE", "", "", &sdp).await?;
-        self.request("SETUP", "/trackID=0", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1;mode=record\r\n", "").await?;
+        self.request(
+            "SETUP",
+            "/trackID=0",
+            "Transport: RTP/AVP/TCP;unicast;interleaved=0-1;mode=record\r\n",
+            "",
+        )
+        .await?;
         self.request("RECORD", "", "", "").await?;
         Ok(())
     }
 
     pub async fn play(&mut self) -> anyhow::Result<()> {
-        let sdp = self.request("DESCRIBE", "", "Accept: application/sdp\r\n", "").await?;
+        let sdp = self
+            .request("DESCRIBE", "", "Accept: application/sdp\r\n", "")
+            .await?;
         let control = sdp
             .lines()
             .skip_while(|l| !l.starts_with("m=video"))
@@ -101,8 +129,15 @@ impl RtspClient {
             None if control.contains("://") => bail!("control {control} is of another stream"),
             None => format!("/{control}"),
         };
-        self.request("SETUP", &suffix, "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n", "").await?;
-        self.request("PLAY", "", "Range: npt=0.000-\r\n", "").await?;
+        self.request(
+            "SETUP",
+            &suffix,
+            "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n",
+            "",
+        )
+        .await?;
+        self.request("PLAY", "", "Range: npt=0.000-\r\n", "")
+            .await?;
         Ok(())
     }
 }

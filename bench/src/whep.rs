@@ -26,7 +26,8 @@ use crate::rtsp::Seen;
 pub async fn run(kerbside: &Path, readers: usize, seconds: u64) -> anyhow::Result<Fanout> {
     let (gateway, passwords, token) = Gateway::start(kerbside, &["cam".to_owned()])?;
     let password = passwords[0].clone();
-    let publisher = tokio::spawn(async move { camera::publish(RTSP, "cam/main", "cam", &password).await });
+    let publisher =
+        tokio::spawn(async move { camera::publish(RTSP, "cam/main", "cam", &password).await });
     let idle_rss = gateway.server.rss()?;
     let (tx, mut rx) = mpsc::channel(readers.max(1));
     let (count_tx, count) = watch::channel(false);
@@ -51,7 +52,14 @@ pub async fn run(kerbside: &Path, readers: usize, seconds: u64) -> anyhow::Resul
         all.push(seen?);
     }
     publisher.abort();
-    Ok(Fanout::of("WHEP", readers, wall, cpu, rss.saturating_sub(idle_rss), &all))
+    Ok(Fanout::of(
+        "WHEP",
+        readers,
+        wall,
+        cpu,
+        rss.saturating_sub(idle_rss),
+        &all,
+    ))
 }
 
 async fn read(token: &str, seconds: u64, mut count: watch::Receiver<bool>) -> anyhow::Result<Seen> {
@@ -109,12 +117,18 @@ async fn read(token: &str, seconds: u64, mut count: watch::Receiver<bool>) -> an
     let mut stamp = None;
     loop {
         while let Some(out) = pc.poll_write() {
-            socket.send_to(&out.message, out.transport.peer_addr).await?;
+            socket
+                .send_to(&out.message, out.transport.peer_addr)
+                .await?;
         }
         while pc.poll_event().is_some() {}
         while let Some(tagged) = pc.poll_read() {
-            let RTCMessage::RtpPacket(_, packet) = tagged.message else { continue };
-            stamp = camera::age_ms(&packet.payload).map(|age| (age, Instant::now())).or(stamp);
+            let RTCMessage::RtpPacket(_, packet) = tagged.message else {
+                continue;
+            };
+            stamp = camera::age_ms(&packet.payload)
+                .map(|age| (age, Instant::now()))
+                .or(stamp);
             if packet.header.marker {
                 if seen.join_ms == 0.0 {
                     seen.join_ms = asked.elapsed().as_secs_f64() * 1e3;
@@ -129,7 +143,8 @@ async fn read(token: &str, seconds: u64, mut count: watch::Receiver<bool>) -> an
             || tokio::time::Instant::now() + Duration::from_secs(1),
             tokio::time::Instant::from_std,
         );
-        let end = deadline.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600));
+        let end =
+            deadline.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600));
         tokio::select! {
             got = socket.recv_from(&mut buf) => {
                 let (n, peer_addr) = got?;

@@ -64,7 +64,7 @@ async fn ticks(picture: Picture, streams: Streams, outbox: Outbox, ready: Arc<Re
         every.tick().await;
         streams.sweep(Instant::now());
         tell(&picture, Fact::Tick).await;
-        ready.set("outbox", outbox.is_writable().as_deref());
+        ready.set("outbox", outbox.fault().as_deref());
         // Reached only when the picture's actor answered.
         notify::watchdog();
     }

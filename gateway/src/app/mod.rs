@@ -65,7 +65,7 @@ async fn serve(config: Arc<Config>, state_dir: &Path, io: &tokio::runtime::Handl
         anyhow::anyhow!("grid.geojson: {faults:?}; run `kerbside check` for all faults")
     })?;
     let rules = Rules::compile(&config.rules).map_err(|e| anyhow::anyhow!("rules.toml: {e:?}"))?;
-    let recent = outbox.recent(200, None).await;
+    let recent = outbox.recent(200, None).await?;
     let picture = Picture::start(&config, grid, rules, outbox.clone(), recent);
     let fleet = Fleet::start(registry.clone(), picture.clone());
     let ready = Arc::new(Ready::default());
@@ -77,7 +77,7 @@ async fn serve(config: Arc<Config>, state_dir: &Path, io: &tokio::runtime::Handl
         ),
         None => None,
     };
-    let sinks = sink::start(io, &config.platforms, outbox.clone(), &config.box_id, screens.clone());
+    let sinks = sink::start(io, &config.platforms, &outbox, &config.box_id, &screens)?;
 
     let router = screen::router(Screen {
         registry: registry.clone(),

@@ -1,1 +1,3 @@
-//! (being built)
+//! Devices come in: accept, identify, hand over.
+
+pub mod mqtt;

@@ -335,9 +335,12 @@ impl Outbox {
         self.0.shared.fault.lock().clone()
     }
 
-    /// Writes what is queued, folds the log into the database, ends the threads. Blocks for as long as that takes.
-    pub fn close(&self) {
-        self.0.close();
+    /// Writes what is queued, folds the log into the database, ends the threads.
+    pub async fn close(&self) {
+        let inner = self.0.clone();
+        if let Err(e) = tokio::task::spawn_blocking(move || inner.close()).await {
+            tracing::error!(error = %e, "the outbox could not be closed");
+        }
     }
 
     async fn query(&self, query: Query) -> Result<(), OutboxError> {

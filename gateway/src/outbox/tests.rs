@@ -53,7 +53,7 @@ async fn an_appended_event_comes_back_whole_after_a_restart() {
     sos.dedup_key = Some("bc-01/sos/a1".to_owned());
     let outbox = Outbox::open(dir.path(), &both()).unwrap();
     assert_eq!(outbox.append(sos.clone()).await, Ok(Appended::New));
-    outbox.close();
+    outbox.close().await;
     assert_eq!(outbox.append(sos.clone()).await, Err(OutboxError::Closed));
     drop(outbox);
 

@@ -324,7 +324,7 @@ impl Writer<'_> {
             match Pass::begin(&self.store.db) {
                 Ok(pass) => self.pass = Some(pass),
                 Err(e) => {
-                    tracing::warn!(error = %e, "old events could not be counted; tried again in an hour")
+                    tracing::warn!(error = %e, "old events could not be counted; tried again in an hour");
                 }
             }
         }
