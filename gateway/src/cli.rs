@@ -150,8 +150,9 @@ impl<E: Into<anyhow::Error>> From<E> for Failed {
 
 fn run(cli: &Cli) -> Result<(), Failed> {
     let config = load(cli, Reading::ToRun)?;
+    crate::log::init();
     tracing::info!(box_id = config.box_id, state = %cli.state.display(), "configured");
-    Err(anyhow::anyhow!("the app joins when its rooms are there").into())
+    Ok(crate::app::run(config, &cli.state)?)
 }
 
 fn check(cli: &Cli) -> Result<(), Failed> {

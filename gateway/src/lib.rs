@@ -1,5 +1,6 @@
 //! The gateway: rooms from the top of the house to the ground floor. Imports only go down this list.
 
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -23,9 +23,8 @@ pub async fn start(
     outbox: &Outbox,
     ready: &Arc<Ready>,
 ) -> Vec<JoinHandle<()>> {
-    let fixed = fixed_cameras(config);
-    for fact in &fixed {
-        tell(picture, fact.clone()).await;
+    for fact in fixed_cameras(config) {
+        tell(picture, fact).await;
     }
     tell(picture, Fact::Known(registry.devices())).await;
     vec![
