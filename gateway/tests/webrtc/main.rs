@@ -4,7 +4,14 @@
 
 mod room;
 
-use room::{Camera, Room};
+use room::{Camera, Room, WhipClient};
+
+const VIDEO: &str = "videotestsrc is-live=true ! video/x-raw,width=640,height=360,framerate=25/1 ! videoconvert ! \
+    x264enc tune=zerolatency speed-preset=ultrafast key-int-max=250 ! video/x-h264,profile=constrained-baseline ! \
+    rtph264pay config-interval=-1 aggregate-mode=zero-latency ! \
+    application/x-rtp,media=video,encoding-name=H264,payload=96";
+const AUDIO: &str = "audiotestsrc is-live=true ! audioconvert ! opusenc ! rtpopuspay ! \
+    application/x-rtp,media=audio,encoding-name=OPUS,payload=100";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chromium_plays_a_stream() {
@@ -25,19 +32,9 @@ async fn chromium_plays_a_stream() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whip_client_publishes_and_chromium_plays_it() {
     let mut room = Room::open().await;
-    let log = tempfile::NamedTempFile::new().unwrap();
     let url = format!("{}/bc-01/main/whip", room.base);
-    let video = "videotestsrc is-live=true ! video/x-raw,width=640,height=360,framerate=25/1 ! videoconvert ! \
-        x264enc tune=zerolatency speed-preset=ultrafast key-int-max=250 ! video/x-h264,profile=constrained-baseline ! \
-        rtph264pay config-interval=-1 aggregate-mode=zero-latency ! application/x-rtp,media=video,encoding-name=H264,payload=96";
-    let audio = "audiotestsrc is-live=true ! audioconvert ! opusenc ! rtpopuspay ! \
-        application/x-rtp,media=audio,encoding-name=OPUS,payload=100";
-    let _publisher = room::program(
-        "whip-client",
-        &["-u", &url, "-t", &room.password, "-V", video, "-A", audio],
-        log.path(),
-    );
-    room.live("bc-01/main", log.path()).await;
+    let publisher = WhipClient::start(&url, &room.password, &["-V", VIDEO, "-A", AUDIO]);
+    room.live("bc-01/main", &publisher).await;
     let _browser = room.browser("stream=bc-01/main");
     let first = room.report_when("frames are decoded", |r| r.decoded > 10).await;
     let later = room

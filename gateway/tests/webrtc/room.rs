@@ -139,12 +139,12 @@ impl Room {
     }
 
     /// Waits until a stream has frames; fails with the publisher's log.
-    pub async fn live(&self, name: &str, log: &Path) {
+    pub async fn live(&self, name: &str, publisher: &WhipClient) {
         let until = Instant::now() + LIMIT;
         let is_live = |s: &StreamStatus| s.stream.to_string() == name && s.frames > 0;
         while !self.streams.status().iter().any(is_live) {
-            let text = || std::fs::read_to_string(log).unwrap_or_default();
-            assert!(Instant::now() < until, "{name} is not live; the publisher says:\n{}", text());
+            let log = || publisher.log();
+            assert!(Instant::now() < until, "{name} is not live; the publisher says:\n{}", log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -300,14 +300,49 @@ async fn run(publisher: Publisher, units: Vec<Vec<Bytes>>) {
     }
 }
 
-/// A program that is not ours; ends with this value.
-pub fn program(name: &str, args: &[&str], log: &Path) -> Child {
-    let log = std::fs::File::create(log).unwrap();
-    Command::new(name)
-        .args(args)
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap_or_else(|e| panic!("{name} is installed: {e}"))
+/// Debian's simple-whip-client, publishing; ends with this value.
+pub struct WhipClient {
+    _child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl WhipClient {
+    pub fn start(url: &str, password: &str, more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let child = Command::new("whip-client")
+            .args(["-u", url, "-t", password])
+            .args(more)
+            .env("LD_LIBRARY_PATH", without_upnp(dir.path()))
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("simple-whip-client is installed");
+        Self { _child: child, dir }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// Debian 12 links whip-client to libsoup 2, and libnice (by way of UPnP) to libsoup 3; both in one process refuse to
+/// run. An empty UPnP library in front of the real one keeps libsoup 3 out; UPnP is not used here.
+fn without_upnp(dir: &Path) -> &Path {
+    const NAME: &str = "libgupnp-igd-1.0.so.4";
+    let functions = ["add_port", "get_type", "remove_port_local", "thread_new"];
+    let source: String = functions
+        .iter()
+        .map(|f| format!("void *gupnp_simple_igd_{f}(void) {{ return 0; }}\n"))
+        .collect();
+    std::fs::write(dir.join("none.c"), source).unwrap();
+    let built = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "none.c", "-o", NAME])
+        .arg(format!("-Wl,-soname,{NAME}"))
+        .current_dir(dir)
+        .status()
+        .expect("a C compiler is installed");
+    assert!(built.success());
+    dir
 }
