@@ -138,6 +138,12 @@ impl Room {
         panic!("{what}: not within {LIMIT:?}; the last report was {last:?}");
     }
 
+    /// The next report; older ones are skipped.
+    pub async fn next_report(&mut self) -> Report {
+        while self.reports.try_recv().is_ok() {}
+        self.report_when("a report", |_| true).await
+    }
+
     /// Waits until a stream has frames; fails with the publisher's log.
     pub async fn live(&self, name: &str, publisher: &WhipClient) {
         let until = Instant::now() + LIMIT;
