@@ -16,4 +16,5 @@ pub mod registry;
 pub mod screen;
 pub mod sink;
 pub mod stream;
+pub mod udp;
 pub mod webrtc;

@@ -93,13 +93,35 @@ impl Assembler {
             format,
             window,
             reorder: Reorder::new(window),
-            timeline: Timeline::new(medium.clock_rate),
+            timeline: Timeline::new(medium.clock_rate, None),
             source: None,
             changed: false,
             key_frame_due: false,
             stats: Stats::default(),
             former: [0; 3],
         }
+    }
+
+    /// The media of one publisher share the moment their times count from.
+    #[must_use]
+    pub fn with_origin(mut self, origin: Instant) -> Self {
+        self.timeline = Timeline::new(self.medium.clock_rate, Some(origin));
+        self
+    }
+
+    /// Where a time near the newest packet's lies among the times given out; None before the first packet.
+    pub fn locate(&self, time: u32) -> Option<u64> {
+        self.timeline.locate(time)
+    }
+
+    /// Moves the times given out from now on, in ticks: to align media by their sender reports.
+    pub fn shift(&mut self, ticks: i64) {
+        self.timeline.shift(ticks);
+    }
+
+    /// The source that is followed.
+    pub fn ssrc(&self) -> Option<u32> {
+        self.source.map(|(ssrc, _)| ssrc)
     }
 
     /// Takes a packet and gives the frames it completed (mostly none or one).

@@ -48,6 +48,8 @@ impl ExtendSeq {
     }
 }
 
+/// Media time of the origin, in seconds: high, so that nothing reaches zero from there.
+const ORIGIN_SECONDS: u64 = 1 << 20;
 /// More media time than this beyond the time that passed is a jump of the sender's clock, not a pause.
 const AHEAD_MAX: Duration = Duration::from_secs(10);
 /// B-frames step back by less than this.
@@ -55,9 +57,13 @@ const BACK_MAX: Duration = Duration::from_secs(2);
 
 /// Media time of one medium, extended to 64 bits and without jumps: when the sender's clock leaps (camera rebooted,
 /// clock set), time goes on by what passed between the arrivals, and keeps the sender's pace from there.
+///
+/// All media of a publisher share an origin: equal times in seconds are the same moment, as near as arrival tells
+/// until sender reports tell better ([`Self::shift`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Timeline {
     clock_rate: u32,
+    origin: Option<Instant>,
     extend: Extend,
     /// Added to extended time, modulo 2^64.
     offset: u64,
@@ -66,9 +72,11 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    pub fn new(clock_rate: u32) -> Self {
+    /// Without an origin the first arrival is it.
+    pub fn new(clock_rate: u32, origin: Option<Instant>) -> Self {
         Self {
             clock_rate: clock_rate.max(1),
+            origin,
             extend: Extend::default(),
             offset: 0,
             last: None,
@@ -78,6 +86,13 @@ impl Timeline {
 
     pub fn apply(&mut self, time: u32, arrived: Instant) -> u64 {
         let long = self.extend.extend(time);
+        if self.last.is_none() {
+            let since = self
+                .origin
+                .map_or(Duration::ZERO, |o| arrived.saturating_duration_since(o));
+            let begin = ORIGIN_SECONDS * u64::from(self.clock_rate) + self.ticks(since);
+            self.offset = begin.wrapping_sub(long);
+        }
         let mut out = long.wrapping_add(self.offset);
         if let Some((last, last_arrived)) = self.last
             && out != last
@@ -96,6 +111,21 @@ impl Timeline {
         }
         self.last = Some((out, arrived));
         out
+    }
+
+    /// Where a time near the newest one lies; None before the first packet.
+    pub fn locate(&self, time: u32) -> Option<u64> {
+        self.last?;
+        let mut extend = self.extend;
+        Some(extend.extend(time).wrapping_add(self.offset))
+    }
+
+    /// Moves all times from now on by so many ticks.
+    pub fn shift(&mut self, ticks: i64) {
+        self.offset = self.offset.wrapping_add_signed(ticks);
+        if let Some((last, _)) = &mut self.last {
+            *last = last.saturating_add_signed(ticks);
+        }
     }
 
     /// Jumps of the sender's clock so far.
@@ -132,7 +162,7 @@ mod tests {
     fn a_leap_of_the_clock_becomes_the_time_that_passed() {
         let t = Instant::now();
         let frame = Duration::from_millis(40);
-        let mut line = Timeline::new(90_000);
+        let mut line = Timeline::new(90_000, None);
         let a = line.apply(1_000_000, t);
         let b = line.apply(7, t + frame);
         assert_eq!(b - a, 3600);
@@ -145,7 +175,7 @@ mod tests {
     #[test]
     fn pauses_bursts_and_b_frames_are_no_leaps() {
         let t = Instant::now();
-        let mut line = Timeline::new(90_000);
+        let mut line = Timeline::new(90_000, None);
         let a = line.apply(0, t);
         assert_eq!(
             line.apply(90_000 * 20, t + Duration::from_secs(20)) - a,
@@ -161,6 +191,19 @@ mod tests {
             90_000 * 20 + 3600
         );
         assert_eq!(line.jumps(), 0);
+    }
+
+    #[test]
+    fn media_of_one_origin_share_their_seconds() {
+        let t = Instant::now();
+        let mut video = Timeline::new(90_000, Some(t));
+        let mut sound = Timeline::new(8000, Some(t));
+        let v = video.apply(u32::MAX, t + Duration::from_secs(1));
+        let a = sound.apply(5, t + Duration::from_millis(1500));
+        assert_eq!(v * 8000 + 4000 * 90_000, a * 90_000);
+        assert_eq!(video.locate(89_999), Some(v + 90_000));
+        sound.shift(-80);
+        assert_eq!(sound.apply(165, t + Duration::from_millis(1520)), a + 80);
     }
 
     proptest! {

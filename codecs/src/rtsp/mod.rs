@@ -1,1 +1,16 @@
-//! RTSP 1.0 (RFC 2326) without sockets: framing with interleaved data, Digest, SDP of a stream.
+//! RTSP 1.0 (RFC 2326) without sockets: framing with interleaved data, Digest, SDP, transports, the server's session.
+//!
+//! Here: bytes to requests, requests to what they ask for, and the answers. Not here: who may do it, sockets, clocks.
+
+pub mod digest;
+mod framing;
+mod message;
+mod sdp;
+mod state;
+mod transport;
+
+pub use framing::{BadFraming, Framer, Incoming, Request};
+pub use message::{Response, Status};
+pub use sdp::{BadSdp, Offer, OfferedMedium, describe, payload_type};
+pub use state::{Call, METHODS, Phase, Refused, Session, Target, Track};
+pub use transport::Transport;

@@ -1,1 +1,3 @@
-//! (being built)
+//! Devices come in: sockets, authentication, and the hand-over of what they send to the rooms below.
+
+pub mod rtsp;

@@ -6,11 +6,13 @@
 //! A reader is a cursor: it costs no memory and cannot hold anybody up. One that falls out of the ring, or too far
 //! behind the live edge, jumps to the newest key frame and is told how many frames it lost.
 
+mod ingress;
 mod reader;
 mod registry;
 mod retime;
 mod ring;
 
+pub use ingress::Ingress;
 pub use reader::{Item, Reader};
 pub use registry::{
     Phase, Publisher, StreamStatus, Streams, StreamsLimits, SubscribeError, Superseded,

@@ -29,6 +29,8 @@ pub struct Reader {
     next_seq: u64,
     /// Waiting for a video key frame before anything is given out.
     need_key: bool,
+    /// Of the frame given out last: another publisher's frames cannot be decoded on top of the former's.
+    epoch: Option<u32>,
     retime: Vec<Retime>,
     lost: u64,
     pending: u64,
@@ -43,6 +45,7 @@ impl Reader {
             media,
             next_seq: 0,
             need_key: true,
+            epoch: None,
             retime,
             lost: 0,
             pending: 0,
@@ -142,6 +145,13 @@ impl Reader {
                 continue;
             };
             let is_video = info.codec.kind() == MediumKind::Video;
+            if self.epoch.is_some_and(|e| e != frame.epoch) {
+                self.need_key = self
+                    .media
+                    .iter()
+                    .any(|m| m.codec.kind() == MediumKind::Video);
+            }
+            self.epoch = Some(frame.epoch);
             if self.need_key {
                 if !(is_video && frame.key) {
                     continue;
