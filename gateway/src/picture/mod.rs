@@ -19,6 +19,8 @@ use std::sync::Arc;
 use actix::{Actor, Addr};
 use kerbside_codecs::telemetry::{Fault, Report};
 
+#[cfg(test)]
+pub(crate) use feed::{Body, Change, Key};
 pub use feed::{Feed, FeedReader};
 pub use grid::{Grid, GridFault};
 pub use rules::{RuleFault, Rules};

@@ -99,8 +99,8 @@ impl Client {
         match sent {
             Ok(response) => answer(response).await,
             Err(e) if e.is_timeout() && !e.is_connect() => Answer::Timeout,
-            Err(e) if e.is_connect() => Answer::Unreachable(chain(&e.without_url())),
-            Err(e) => Answer::Broken(chain(&e.without_url())),
+            Err(e) if e.is_connect() => Answer::Unreachable(cause(&e.without_url())),
+            Err(e) => Answer::Broken(cause(&e.without_url())),
         }
     }
 }
@@ -125,6 +125,11 @@ async fn answer(mut response: reqwest::Response) -> Answer {
         retry_after,
         body: String::from_utf8_lossy(&body).into_owned(),
     }
+}
+
+/// What went wrong below the client's own two layers ("error sending request: client error"), in one line.
+fn cause(e: &reqwest::Error) -> String {
+    chain(e.source().and_then(Error::source).unwrap_or(e))
 }
 
 /// The error and its causes in one line.

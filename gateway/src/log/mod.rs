@@ -3,6 +3,8 @@
 //!
 //! Levels: `RUST_LOG`, by default `info` for the gateway and `warn` for libraries.
 
+mod journal;
+
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 
@@ -11,12 +13,11 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use journal::Journal;
+
 /// Libraries speak when something is wrong. The WebRTC ones do so for every bad packet that a stranger sends, so they
 /// are silent: the gateway's own room says what matters.
 const LEVELS: &str = "warn,kerbside=info,audit=info,rtc=off,webrtc=off";
-
-/// Fields appear in the journal as `KERBSIDE_PLATFORM=…`, `KERBSIDE_DEVICE=…`.
-const FIELD_PREFIX: &str = "KERBSIDE";
 
 /// Sets the logging of this process up; to be called once, first of all.
 pub fn init() {
@@ -55,20 +56,14 @@ fn filter(rust_log: Option<&str>) -> (EnvFilter, Option<String>) {
 }
 
 /// The journal, if stderr is connected to it and it can be reached.
-fn journal() -> Option<tracing_journald::Layer> {
+fn journal() -> Option<Journal> {
     let named = std::env::var("JOURNAL_STREAM").ok()?;
     let stderr = std::fs::metadata("/proc/self/fd/2").ok()?;
     if !names(&named, stderr.dev(), stderr.ino()) {
         return None;
     }
-    match tracing_journald::layer() {
-        Ok(layer) => Some(
-            layer
-                .with_field_prefix(Some(FIELD_PREFIX.to_owned()))
-                .with_syslog_identifier("kerbside".to_owned()),
-        ),
-        Err(_) => None, // stderr goes to the journal as well, without fields
-    }
+    // Without it stderr goes to the journal all the same, as text.
+    Journal::connect().ok()
 }
 
 /// Does `JOURNAL_STREAM` (systemd.exec(5): `device:inode`) mean this file?
