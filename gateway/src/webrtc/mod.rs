@@ -1,1 +1,336 @@
-//! (being built)
+//! WebRTC: one UDP port (and the same TCP port) for all peers that publish into a stream (WHIP) or read from it (WHEP).
+//!
+//! Here: offers to answers and sessions, ICE-lite, DTLS, SRTP, RTP of one peer. Not here: HTTP (`screen::whip`,
+//! `screen::whep`), who may do what (`registry`), frames (`stream`).
+//!
+//! `offer`, `answer`, `ice`, `hello`, `secure`, `feedback`, `egress`, `ingress` are pure: bytes and time in, bytes and frames
+//! out. `hub` and `tcp` receive, `session` is the task that owns one peer.
+//!
+//! The library's peer connection is not used, only its DTLS, SRTP and STUN: the answers, the payload types and the
+//! way of a packet are ours, so a frame is cut once for all readers and retransmissions come from the ring.
+
+mod answer;
+mod egress;
+mod feedback;
+mod hello;
+mod hub;
+mod ice;
+mod ingress;
+mod metrics;
+mod offer;
+mod secure;
+mod session;
+mod sessions;
+mod tcp;
+mod transport;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::config;
+use crate::ids::StreamId;
+use crate::registry::{Principal, Registry};
+use crate::stream::{Streams, SubscribeError};
+use answer::{Local, Plan};
+use ice::Lite;
+use offer::Offer;
+use secure::{Identity, Secure};
+use session::{Leave, Session};
+use sessions::{Entry, INBOX_MAX, Role, Sessions};
+use transport::Transport;
+
+/// How long a reader waits for a camera that is pulled on demand.
+const PULL_MAX: Duration = Duration::from_secs(10);
+
+/// The WebRTC room. Cheap to clone.
+#[derive(Clone)]
+pub struct WebRtc {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    io: tokio::runtime::Handle,
+    socket: Arc<UdpSocket>,
+    address: SocketAddr,
+    tcp_port: Option<u16>,
+    addresses: Vec<IpAddr>,
+    identity: Identity,
+    sessions: Sessions,
+    sessions_max: usize,
+    streams: Streams,
+    registry: Registry,
+    shutdown: watch::Receiver<bool>,
+}
+
+/// What the client gets for its offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub sdp: String,
+    /// Names the session in its URL: 128 random bits.
+    pub id: String,
+    /// Entity tag with its quotes.
+    pub etag: String,
+}
+
+/// Why an offer was not taken; the text is for the client.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum OfferError {
+    /// 400
+    #[error("{0}")]
+    BadSdp(String),
+    /// 403
+    #[error("a device may publish only under its own id, and only devices publish")]
+    Forbidden,
+    /// 404
+    #[error("no stream of this name is live")]
+    NotFound,
+    /// 406
+    #[error("{0}")]
+    Media(String),
+    /// 503
+    #[error("the gateway serves as many WebRTC sessions as it may ({0}); try again later")]
+    Full(usize),
+    /// 504
+    #[error("the camera did not deliver within {} s", PULL_MAX.as_secs())]
+    Timeout,
+}
+
+/// What became of a PATCH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patched {
+    /// 204: taken notice of; an ICE-lite side needs no candidates.
+    Accepted,
+    /// 404
+    NotFound,
+    /// 412: another entity tag.
+    Stale,
+    /// 422: ICE restarts are not done; a new session has to be made.
+    Restart,
+}
+
+impl WebRtc {
+    /// Binds the port (UDP and TCP) and begins to serve.
+    ///
+    /// # Errors
+    /// When the port cannot be bound, or the system gives no random numbers.
+    pub fn start(
+        io: &tokio::runtime::Handle,
+        bind: SocketAddr,
+        cfg: &config::WebRtc,
+        streams: Streams,
+        registry: Registry,
+        shutdown: watch::Receiver<bool>,
+    ) -> io::Result<Self> {
+        let _runtime = io.enter();
+        let socket = Arc::new(UdpSocket::from_std(hub::bind(bind)?)?);
+        let address = socket.local_addr()?;
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let interfaces: Vec<IpAddr> = rtc::shared::ifaces::ifaces()?
+            .into_iter()
+            .filter_map(|i| Some(i.addr?.ip()))
+            .collect();
+        let addresses = answer::addresses(&cfg.announce, address, &interfaces);
+        let identity = Identity::generate().map_err(io::Error::other)?;
+        let sessions = Sessions::new(cfg.sessions_max);
+        tracing::info!(%address, ?addresses, "WebRTC port open");
+        io.spawn(hub::receive(
+            socket.clone(),
+            sessions.clone(),
+            shutdown.clone(),
+        ));
+        io.spawn(tcp::accept(listener, sessions.clone(), shutdown.clone()));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                io: io.clone(),
+                socket,
+                address,
+                tcp_port: Some(address.port()),
+                addresses,
+                identity,
+                sessions,
+                sessions_max: cfg.sessions_max,
+                streams,
+                registry,
+                shutdown,
+            }),
+        })
+    }
+
+    /// Where the port is bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// A reader's offer.
+    ///
+    /// # Errors
+    /// [`OfferError`].
+    pub async fn whep(
+        &self,
+        stream: &StreamId,
+        offer_sdp: &str,
+        viewer: Principal,
+    ) -> Result<Answer, OfferError> {
+        let offered = Instant::now();
+        let offer = parse(offer_sdp)?;
+        let reader = self
+            .shared
+            .streams
+            .read(stream, PULL_MAX)
+            .await
+            .map_err(|e| match e {
+                SubscribeError::Timeout => OfferError::Timeout,
+                SubscribeError::NotFound | SubscribeError::TooMany(_) => OfferError::NotFound,
+                SubscribeError::NoMedia => OfferError::Media(e.to_string()),
+            })?;
+        let plan = answer::play(&offer, reader.media()).map_err(OfferError::Media)?;
+        let (answer, session) =
+            self.open(stream, &offer, plan, viewer, Role::Play, offered)?;
+        self.shared.io.spawn(session.play(reader));
+        Ok(answer)
+    }
+
+    /// A publisher's offer.
+    ///
+    /// # Errors
+    /// [`OfferError`].
+    #[allow(clippy::unused_async, reason = "as `whep`; callers need not know which one waits")]
+    pub async fn whip(
+        &self,
+        stream: &StreamId,
+        offer_sdp: &str,
+        device: Principal,
+    ) -> Result<Answer, OfferError> {
+        let offered = Instant::now();
+        match &device {
+            Principal::Device(d) if d.id == stream.device.as_str() => {}
+            _ => return Err(OfferError::Forbidden),
+        }
+        let offer = parse(offer_sdp)?;
+        let plan = answer::publish(&offer).map_err(OfferError::Media)?;
+        let (answer, session) =
+            self.open(stream, &offer, plan, device, Role::Publish, offered)?;
+        self.shared.io.spawn(session.publish());
+        Ok(answer)
+    }
+
+    /// Ends a session. False when there is none of this id that belongs to `who`.
+    #[allow(clippy::unused_async, reason = "part of the room's asynchronous face")]
+    pub async fn delete(&self, id: &str, who: &Principal) -> bool {
+        self.shared.sessions.close(id, who)
+    }
+
+    /// A trickled fragment (RFC 8840). `if_match`: the entity tag the client believes in.
+    #[allow(clippy::unused_async, reason = "part of the room's asynchronous face")]
+    pub async fn patch(
+        &self,
+        id: &str,
+        who: &Principal,
+        if_match: Option<&str>,
+        fragment: &str,
+    ) -> Patched {
+        let Some((etag, remote_ufrag)) = self.shared.sessions.find(id, who) else {
+            return Patched::NotFound;
+        };
+        if if_match.is_some_and(|m| m != "*" && m != etag) {
+            return Patched::Stale;
+        }
+        let restarts = fragment
+            .lines()
+            .filter_map(|l| l.trim().strip_prefix("a=ice-ufrag:"))
+            .any(|u| u.trim() != remote_ufrag);
+        if restarts {
+            Patched::Restart
+        } else {
+            Patched::Accepted
+        }
+    }
+
+    fn open(
+        &self,
+        stream: &StreamId,
+        offer: &Offer,
+        plan: Plan,
+        owner: Principal,
+        role: Role,
+        now: Instant,
+    ) -> Result<(Answer, Session), OfferError> {
+        let s = &*self.shared;
+        let (ufrag, password) = (random_hex::<8>(), random_hex::<16>());
+        let secure = Secure::new(
+            s.identity.clone(),
+            offer.fingerprint,
+            offer.wants_us_active,
+        );
+        let (sender, inbox) = mpsc::channel(INBOX_MAX);
+        let stop = Arc::new(Notify::new());
+        let id = random_hex::<16>();
+        let entry = Entry {
+            id: id.as_str().into(),
+            owner: owner.clone(),
+            role,
+            remote_ufrag: offer.ice_ufrag.clone(),
+            inbox: sender,
+            stop: stop.clone(),
+        };
+        let seat = s
+            .sessions
+            .open(&ufrag, entry)
+            .ok_or(OfferError::Full(s.sessions_max))?;
+        let ice = Lite::new(s.identity.crypto.clone(), &ufrag, &password);
+        let sdp = answer::write(
+            offer,
+            &plan,
+            &Local {
+                ufrag: ufrag.clone(),
+                password,
+                fingerprint: s.identity.fingerprint,
+                addresses: s.addresses.clone(),
+                udp_port: s.address.port(),
+                tcp_port: s.tcp_port,
+            },
+        );
+        let session = Session {
+            stream: stream.clone(),
+            streams: s.streams.clone(),
+            plan,
+            transport: Transport::new(s.socket.clone(), seat, ice, secure, now),
+            inbox,
+            leave: Leave {
+                owner,
+                registry: s.registry.clone(),
+                stop,
+                shutdown: s.shutdown.clone(),
+                revocations: s.registry.revocations(),
+            },
+            offered: now,
+        };
+        let etag = sessions::etag(&ufrag);
+        Ok((Answer { sdp, id, etag }, session))
+    }
+}
+
+fn parse(offer_sdp: &str) -> Result<Offer, OfferError> {
+    offer::parse(offer_sdp).map_err(|e| OfferError::BadSdp(e.to_string()))
+}
+
+fn random_hex<const BYTES: usize>() -> String {
+    use std::fmt::Write;
+    let bytes: [u8; BYTES] = rand::random::<[u8; 16]>()
+        .first_chunk()
+        .copied()
+        .unwrap_or([0; BYTES]);
+    bytes
+        .iter()
+        .fold(String::with_capacity(BYTES * 2), |mut s, b| {
+            let _ = write!(s, "{b:02x}");
+            s
+        })
+}

@@ -1,0 +1,94 @@
+//! The one UDP port: datagrams in, each to its session.
+//!
+//! Whatever is not for a living session costs one look-up and a count. Not here: ICE-TCP (`tcp`), sending.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::watch;
+
+use super::ice::{self, Kind};
+use super::metrics::dropped;
+use super::sessions::{Datagram, Sessions, Via};
+
+/// Receive and send buffers of the socket: a key frame for many readers at once.
+const SOCKET_BYTES: usize = 8 << 20;
+/// Larger datagrams are cut, and then refused by their own checks.
+const DATAGRAM_MAX: usize = 2048;
+/// Datagrams are slices of blocks of this size.
+const BLOCK: usize = 64 << 10;
+
+/// # Errors
+/// When the address cannot be bound.
+pub fn bind(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // The system may give less; it then says so in its own counters.
+    for r in [
+        socket.set_recv_buffer_size(SOCKET_BYTES),
+        socket.set_send_buffer_size(SOCKET_BYTES),
+    ] {
+        if let Err(error) = r {
+            tracing::debug!(%error, "the socket buffer of the WebRTC port keeps the system's size");
+        }
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+/// Reads the socket until the gateway stops.
+pub async fn receive(
+    socket: Arc<UdpSocket>,
+    sessions: Sessions,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut block = BytesMut::with_capacity(BLOCK);
+    loop {
+        if block.capacity() < DATAGRAM_MAX {
+            block = BytesMut::with_capacity(BLOCK);
+        }
+        let received = tokio::select! {
+            _ = shutdown.wait_for(|s| *s) => return,
+            r = socket.recv_buf_from(&mut block) => r,
+        };
+        match received {
+            Ok((n, from)) => {
+                let data = block.split_to(n).freeze();
+                let via = Via::Udp;
+                deliver(&sessions, Datagram { from, via, data });
+            }
+            // An ICMP error of an earlier send; the session notices by itself.
+            Err(error) => {
+                tracing::trace!(%error, "WebRTC socket");
+                dropped("socket_error");
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// Gives a datagram to its session, or counts why not.
+pub fn deliver(sessions: &Sessions, datagram: Datagram) {
+    let inbox = match ice::kind(&datagram.data) {
+        Kind::Stun => match ice::ufrag_of(&datagram.data) {
+            Some(ufrag) => sessions.by_ufrag(ufrag).ok_or("unknown_ufrag"),
+            None => Err("not_a_check"),
+        },
+        Kind::Dtls | Kind::Rtp => sessions.by_address(&datagram.from).ok_or("unknown_peer"),
+        Kind::Other => Err("not_webrtc"),
+    };
+    match inbox.map(|i| i.try_send(datagram)) {
+        Ok(Ok(())) => {}
+        Ok(Err(TrySendError::Full(_))) => dropped("session_busy"),
+        Ok(Err(TrySendError::Closed(_))) => dropped("session_ended"),
+        Err(reason) => dropped(reason),
+    }
+}

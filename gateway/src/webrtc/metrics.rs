@@ -1,0 +1,52 @@
+//! What this room counts.
+
+use std::sync::LazyLock;
+
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
+
+use crate::metrics;
+
+pub static SESSIONS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    metrics::gauge(
+        "kerbside_webrtc_sessions",
+        "WebRTC sessions now (play, publish)",
+        &["role"],
+    )
+});
+
+/// Labels: `in`, `out` (media), `resent`.
+pub static PACKETS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    metrics::counter(
+        "kerbside_webrtc_packets_total",
+        "RTP packets of WebRTC sessions",
+        &["way"],
+    )
+});
+
+pub static DROPPED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    metrics::counter(
+        "kerbside_webrtc_dropped_total",
+        "Datagrams and packets of the WebRTC port that were dropped",
+        &["reason"],
+    )
+});
+
+pub static ENDED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    metrics::counter(
+        "kerbside_webrtc_sessions_ended_total",
+        "WebRTC sessions that ended",
+        &["role", "reason"],
+    )
+});
+
+pub static JOIN: LazyLock<HistogramVec> = LazyLock::new(|| {
+    metrics::histogram_s(
+        "kerbside_webrtc_join_seconds",
+        "From the offer to the first frame sent or received",
+        &["role"],
+    )
+});
+
+pub fn dropped(reason: &'static str) {
+    DROPPED.with_label_values(&[reason]).inc();
+}

@@ -1,0 +1,252 @@
+//! Which session a datagram belongs to, and who may end a session.
+//!
+//! A session is found by our ICE user fragment (in STUN) or by an address that passed its check (all else). The lock
+//! is held for one look-up. Not here: sockets, what a session does.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+
+use super::metrics::SESSIONS;
+use crate::registry::Principal;
+
+/// Datagrams waiting for one session; more are dropped and counted.
+pub const INBOX_MAX: usize = 512;
+/// Addresses one session may be heard from; the oldest is forgotten.
+const ADDRESSES_MAX: usize = 8;
+
+/// How a datagram came and how an answer goes back.
+#[derive(Clone, Debug)]
+pub enum Via {
+    Udp,
+    /// ICE-TCP: what is sent here is framed and written.
+    Tcp(mpsc::Sender<Bytes>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Datagram {
+    pub from: SocketAddr,
+    pub via: Via,
+    pub data: Bytes,
+}
+
+/// What a session does; the label of its metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Play,
+    Publish,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Play => "play",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// A session as others see it.
+pub struct Entry {
+    /// The name in its URL: 128 random bits.
+    pub id: Arc<str>,
+    pub owner: Principal,
+    pub role: Role,
+    /// The other side's user fragment: a PATCH with another one is an ICE restart.
+    pub remote_ufrag: String,
+    pub inbox: mpsc::Sender<Datagram>,
+    pub stop: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Table {
+    by_ufrag: HashMap<Arc<str>, Entry>,
+    by_id: HashMap<Arc<str>, Arc<str>>,
+    by_address: HashMap<SocketAddr, (Arc<str>, mpsc::Sender<Datagram>)>,
+}
+
+/// All sessions. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    table: Arc<Mutex<Table>>,
+    max: usize,
+}
+
+impl Sessions {
+    pub fn new(max: usize) -> Self {
+        Self {
+            table: Arc::default(),
+            max,
+        }
+    }
+
+    /// Takes a session in; None when there are as many as allowed.
+    pub fn open(&self, ufrag: &str, entry: Entry) -> Option<Seat> {
+        let ufrag: Arc<str> = ufrag.into();
+        let role = entry.role;
+        let mut table = self.table.lock();
+        if table.by_ufrag.len() >= self.max {
+            return None;
+        }
+        table.by_id.insert(entry.id.clone(), ufrag.clone());
+        table.by_ufrag.insert(ufrag.clone(), entry);
+        SESSIONS.with_label_values(&[role.name()]).inc();
+        Some(Seat {
+            sessions: self.clone(),
+            ufrag,
+            role,
+            addresses: Vec::new(),
+        })
+    }
+
+    pub fn by_ufrag(&self, ufrag: &str) -> Option<mpsc::Sender<Datagram>> {
+        Some(self.table.lock().by_ufrag.get(ufrag)?.inbox.clone())
+    }
+
+    pub fn by_address(&self, from: &SocketAddr) -> Option<mpsc::Sender<Datagram>> {
+        Some(self.table.lock().by_address.get(from)?.1.clone())
+    }
+
+    /// Asks a session to end. False when there is none of this id that belongs to `who`.
+    pub fn close(&self, id: &str, who: &Principal) -> bool {
+        self.with(id, who, |_, e| e.stop.notify_one()).is_some()
+    }
+
+    /// The session's entity tag and the other side's user fragment.
+    pub fn find(&self, id: &str, who: &Principal) -> Option<(String, String)> {
+        self.with(id, who, |ufrag, e| (etag(ufrag), e.remote_ufrag.clone()))
+    }
+
+    fn with<T>(&self, id: &str, who: &Principal, f: impl FnOnce(&str, &Entry) -> T) -> Option<T> {
+        let table = self.table.lock();
+        let ufrag = table.by_id.get(id)?;
+        let entry = table.by_ufrag.get(ufrag)?;
+        (entry.owner == *who).then(|| f(ufrag, entry))
+    }
+}
+
+/// Entity tag of an ICE session (RFC 9725 §4.3.1): it has one as long as it lives.
+pub fn etag(ufrag: &str) -> String {
+    format!("\"{ufrag}\"")
+}
+
+/// A session's place; leaving it ends all routes to it.
+pub struct Seat {
+    sessions: Sessions,
+    ufrag: Arc<str>,
+    role: Role,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Seat {
+    /// Datagrams from this address are for this session: it passed a connectivity check.
+    pub fn route(&mut self, from: SocketAddr) {
+        if self.addresses.contains(&from) {
+            return;
+        }
+        let mut table = self.sessions.table.lock();
+        let Some(inbox) = table.by_ufrag.get(&self.ufrag).map(|e| e.inbox.clone()) else {
+            return;
+        };
+        if self.addresses.len() >= ADDRESSES_MAX {
+            let oldest = self.addresses.remove(0);
+            forget(&mut table, oldest, &self.ufrag);
+        }
+        table.by_address.insert(from, (self.ufrag.clone(), inbox));
+        self.addresses.push(from);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut table = self.sessions.table.lock();
+        if let Some(entry) = table.by_ufrag.remove(&self.ufrag) {
+            table.by_id.remove(&entry.id);
+        }
+        for a in &self.addresses {
+            forget(&mut table, *a, &self.ufrag);
+        }
+        SESSIONS.with_label_values(&[self.role.name()]).dec();
+    }
+}
+
+/// An address may have become another session's since.
+fn forget(table: &mut Table, address: SocketAddr, ufrag: &Arc<str>) {
+    if table.by_address.get(&address).is_some_and(|(u, _)| u == ufrag) {
+        table.by_address.remove(&address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry;
+
+    fn user(name: &str) -> Principal {
+        Principal::User(registry::User {
+            name: name.to_owned(),
+            role: registry::Role::Operator,
+        })
+    }
+
+    fn entry(id: &str, owner: &str) -> (Entry, mpsc::Receiver<Datagram>) {
+        let (inbox, rx) = mpsc::channel(4);
+        let entry = Entry {
+            id: id.into(),
+            owner: user(owner),
+            role: Role::Play,
+            remote_ufrag: "them".to_owned(),
+            inbox,
+            stop: Arc::default(),
+        };
+        (entry, rx)
+    }
+
+    #[test]
+    fn routes_end_with_the_seat() {
+        let s = Sessions::new(2);
+        let (e, _rx) = entry("id", "anna");
+        let mut seat = s.open("frag", e).unwrap();
+        let at: SocketAddr = ([192, 0, 2, 1], 5).into();
+        seat.route(at);
+        assert!(s.by_address(&at).is_some() && s.by_ufrag("frag").is_some());
+        // The address moves to another session: the first one's end does not cut it.
+        let (e, _rx2) = entry("id2", "bob");
+        let mut other = s.open("frag2", e).unwrap();
+        other.route(at);
+        drop(seat);
+        assert!(s.by_address(&at).is_some() && s.by_ufrag("frag").is_none());
+        drop(other);
+        assert!(s.by_address(&at).is_none());
+        assert!(s.table.lock().by_id.is_empty());
+    }
+
+    #[test]
+    fn full_is_full_and_only_the_owner_closes() {
+        let s = Sessions::new(1);
+        let (e, _rx) = entry("id", "anna");
+        let stop = e.stop.clone();
+        let _seat = s.open("frag", e).unwrap();
+        assert!(s.open("frag2", entry("id2", "bob").0).is_none());
+        assert!(!s.close("id", &user("bob")));
+        assert!(!s.close("nothing", &user("anna")));
+        assert_eq!(s.find("id", &user("anna")).unwrap().0, "\"frag\"");
+        assert!(s.close("id", &user("anna")));
+        let mut notified = std::pin::pin!(stop.notified());
+        assert!(notified.as_mut().enable());
+    }
+
+    #[test]
+    fn a_session_is_heard_from_few_addresses() {
+        let s = Sessions::new(1);
+        let mut seat = s.open("frag", entry("id", "anna").0).unwrap();
+        for port in 0..100 {
+            seat.route(([192, 0, 2, 1], port).into());
+        }
+        assert_eq!(s.table.lock().by_address.len(), ADDRESSES_MAX);
+    }
+}

@@ -1,0 +1,334 @@
+//! The way of one session's datagrams: ICE, DTLS, SRTP, and sending.
+//!
+//! Here: what a datagram is, the deadlines of the connection, faults. Not here: media.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rtc::shared::error::Error;
+use tokio::net::UdpSocket;
+
+use super::feedback::is_rtcp;
+use super::ice::{self, Kind, Lite};
+use super::metrics::dropped;
+use super::secure::Secure;
+use super::sessions::{Datagram, Seat, Via};
+use super::tcp;
+
+/// ICE and DTLS have to be done within this.
+const SETUP_MAX: Duration = Duration::from_secs(15);
+/// A client whose TCP connection takes nothing for so long is gone.
+const TCP_STUCK: Duration = Duration::from_secs(5);
+/// Faulty datagrams in the handshake before it is given up.
+const DTLS_FAULTS_MAX: u32 = 32;
+/// Senders (SSRC) one session may have, and datagrams of unknown ones that are tried: the SRTP context remembers
+/// every SSRC it is shown, also those of forged packets.
+const SOURCES_MAX: usize = 16;
+const STRANGERS_MAX: u32 = 256;
+
+/// Why a session is over; the label of a metric and a word for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End(pub &'static str);
+
+/// Decrypted media.
+#[derive(Debug)]
+pub enum Input {
+    Rtp(Bytes),
+    Rtcp(Bytes),
+}
+
+pub struct Transport {
+    socket: Arc<UdpSocket>,
+    seat: Seat,
+    ice: Lite,
+    secure: Secure,
+    setup_until: Instant,
+    /// How the selected remote is reached.
+    via: Via,
+    control: Vec<(SocketAddr, Via, Bytes)>,
+    rtp_sources: Sources,
+    rtcp_sources: Sources,
+    faults: u32,
+}
+
+impl Transport {
+    pub fn new(
+        socket: Arc<UdpSocket>,
+        seat: Seat,
+        ice: Lite,
+        secure: Secure,
+        now: Instant,
+    ) -> Self {
+        Self {
+            socket,
+            seat,
+            ice,
+            secure,
+            setup_until: now + SETUP_MAX,
+            via: Via::Udp,
+            control: Vec::new(),
+            rtp_sources: Sources::default(),
+            rtcp_sources: Sources::default(),
+            faults: 0,
+        }
+    }
+
+    /// Can media be sent?
+    pub fn is_ready(&self) -> bool {
+        self.secure.is_ready() && self.ice.remote().is_some()
+    }
+
+    /// When [`Self::handle_timeout`] is due at the latest.
+    pub fn deadline(&self) -> Instant {
+        let life = if self.secure.is_ready() {
+            self.ice.consent_until().unwrap_or(self.setup_until)
+        } else {
+            self.setup_until
+        };
+        self.secure.poll_timeout().map_or(life, |t| t.min(life))
+    }
+
+    /// # Errors
+    /// The session is over.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), End> {
+        if !self.secure.is_ready() && now >= self.setup_until {
+            return Err(End("setup_timeout"));
+        }
+        if self.ice.consent_until().is_some_and(|t| now >= t) {
+            return Err(End("consent_lost"));
+        }
+        self.secure
+            .handle_timeout(now)
+            .map_err(|_| End("dtls_timeout"))
+    }
+
+    /// Takes a datagram; media comes out, the rest is answered by [`Self::flush`].
+    ///
+    /// # Errors
+    /// The session is over.
+    pub fn handle(&mut self, now: Instant, datagram: &Datagram) -> Result<Option<Input>, End> {
+        let data = &datagram.data;
+        match ice::kind(data) {
+            Kind::Stun => self.stun(now, datagram),
+            Kind::Dtls => {
+                if let Err(error) = self.secure.handle_dtls(now, data) {
+                    self.dtls_fault(&error)?;
+                }
+                if self.secure.is_closed() {
+                    return Err(End("peer_closed"));
+                }
+            }
+            Kind::Rtp if is_rtcp(data) => return Ok(self.open(data, true).map(Input::Rtcp)),
+            Kind::Rtp => return Ok(self.open(data, false).map(Input::Rtp)),
+            Kind::Other => dropped("not_webrtc"),
+        }
+        Ok(None)
+    }
+
+    fn stun(&mut self, now: Instant, datagram: &Datagram) {
+        let from = datagram.from;
+        let checked = match self.ice.handle(now, from, &datagram.data) {
+            Ok(c) => c,
+            Err(ice::Refused::Malformed) => return dropped("bad_check"),
+            Err(ice::Refused::NotOurs) => return dropped("wrong_check"),
+        };
+        self.control
+            .push((from, datagram.via.clone(), checked.response));
+        if matches!(datagram.via, Via::Udp) {
+            self.seat.route(from);
+        }
+        if checked.selected {
+            tracing::debug!(remote = %from, tcp = matches!(datagram.via, Via::Tcp(_)), "WebRTC path");
+            self.via = datagram.via.clone();
+            if let Err(error) = self.secure.path_found(now) {
+                tracing::debug!(%error, "DTLS could not be begun");
+            }
+        } else if self.ice.remote() == Some(from) {
+            // The same address over a new TCP connection.
+            self.via = datagram.via.clone();
+        }
+    }
+
+    /// Junk with a forged sender must not end a session; a handshake that cannot succeed must.
+    fn dtls_fault(&mut self, error: &Error) -> Result<(), End> {
+        dropped("bad_dtls");
+        tracing::debug!(%error, "DTLS");
+        if self.secure.is_ready() {
+            return Ok(());
+        }
+        self.faults += 1;
+        match error {
+            Error::ErrNoMatchingCertificateFingerprint => Err(End("wrong_certificate")),
+            _ if self.faults > DTLS_FAULTS_MAX => Err(End("dtls_failed")),
+            _ => Ok(()),
+        }
+    }
+
+    fn open(&mut self, data: &Bytes, rtcp: bool) -> Option<Bytes> {
+        let (sources, at) = if rtcp {
+            (&mut self.rtcp_sources, 4)
+        } else {
+            (&mut self.rtp_sources, 8)
+        };
+        let ssrc = u32::from_be_bytes(*data.get(at..)?.first_chunk()?);
+        if !sources.may_try(ssrc) {
+            dropped("too_many_sources");
+            return None;
+        }
+        let opened = if rtcp {
+            self.secure.open_rtcp(data)
+        } else {
+            self.secure.open_rtp(data)
+        };
+        match opened {
+            Ok(b) => {
+                sources.is_genuine(ssrc);
+                Some(b)
+            }
+            Err(error) => {
+                tracing::trace!(%error, "SRTP");
+                dropped("bad_srtp");
+                None
+            }
+        }
+    }
+
+    /// Sends what the handshake and the checks left to send.
+    ///
+    /// # Errors
+    /// The session is over.
+    pub async fn flush(&mut self) -> Result<(), End> {
+        if let Some(remote) = self.ice.remote() {
+            while let Some(d) = self.secure.poll_transmit() {
+                self.control.push((remote, self.via.clone(), d));
+            }
+        }
+        for (to, via, d) in std::mem::take(&mut self.control) {
+            send(&self.socket, to, &via, &[d]).await?;
+        }
+        Ok(())
+    }
+
+    /// RTP to SRTP, onto `out`.
+    pub fn protect(&mut self, packet: &[u8], out: &mut Vec<Bytes>) {
+        match self.secure.protect_rtp(packet) {
+            Ok(b) => out.push(b),
+            Err(error) => {
+                tracing::debug!(%error, "SRTP");
+                dropped("not_encrypted");
+            }
+        }
+    }
+
+    /// Sends protected packets to the selected remote: those of one frame together.
+    ///
+    /// # Errors
+    /// The session is over.
+    pub async fn transmit(&mut self, packets: &[Bytes]) -> Result<(), End> {
+        match self.ice.remote() {
+            Some(remote) => send(&self.socket, remote, &self.via, packets).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Encrypts and sends RTCP packets.
+    ///
+    /// # Errors
+    /// The session is over.
+    pub async fn transmit_rtcp(&mut self, packets: Vec<Vec<u8>>) -> Result<(), End> {
+        let mut sealed = Vec::with_capacity(packets.len());
+        for p in packets {
+            match self.secure.protect_rtcp(&p) {
+                Ok(b) => sealed.push(b),
+                Err(error) => {
+                    tracing::debug!(%error, "SRTCP");
+                    dropped("not_encrypted");
+                }
+            }
+        }
+        self.transmit(&sealed).await
+    }
+
+    /// Tells the other side that it is over.
+    pub async fn close(mut self, now: Instant) {
+        self.secure.close(now);
+        if let Err(End(reason)) = self.flush().await {
+            tracing::trace!(reason, "close_notify not sent");
+        }
+    }
+}
+
+async fn send(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    via: &Via,
+    packets: &[Bytes],
+) -> Result<(), End> {
+    match via {
+        Via::Udp => {
+            for p in packets {
+                match socket.send_to(p, to).await {
+                    Ok(_) => {}
+                    // The path may come back, or consent runs out; RTCP tells what was lost.
+                    Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => dropped("refused"),
+                    Err(_) => dropped("send_failed"),
+                }
+            }
+            Ok(())
+        }
+        Via::Tcp(connection) => {
+            let framed = tcp::frame(packets);
+            match tokio::time::timeout(TCP_STUCK, connection.send(framed)).await {
+                Ok(Ok(())) => Ok(()),
+                // The connection is gone; checks over another path may come.
+                Ok(Err(_)) => {
+                    dropped("tcp_closed");
+                    Ok(())
+                }
+                Err(_) => Err(End("tcp_stuck")),
+            }
+        }
+    }
+}
+
+/// SSRCs that were authentic, and how many others were tried.
+#[derive(Default)]
+struct Sources {
+    genuine: Vec<u32>,
+    strangers: u32,
+}
+
+impl Sources {
+    fn may_try(&mut self, ssrc: u32) -> bool {
+        if self.genuine.contains(&ssrc) {
+            return true;
+        }
+        self.strangers += 1;
+        self.genuine.len() < SOURCES_MAX && self.strangers <= STRANGERS_MAX
+    }
+
+    fn is_genuine(&mut self, ssrc: u32) {
+        if !self.genuine.contains(&ssrc) {
+            self.genuine.push(ssrc);
+            self.strangers = self.strangers.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_are_not_tried_for_ever() {
+        let mut s = Sources::default();
+        assert!(s.may_try(1));
+        s.is_genuine(1);
+        let tried = (100..10_000).filter(|ssrc| s.may_try(*ssrc)).count();
+        assert_eq!(tried, STRANGERS_MAX as usize);
+        assert!(s.may_try(1), "the genuine one still is");
+    }
+}
