@@ -260,6 +260,7 @@ async fn forward(
                     }
                 }
             }
+            _ => {}
         }
     }
 }
