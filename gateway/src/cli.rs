@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
 use crate::config::{self, Checks, Config, Reading};
+use crate::picture::{Grid, Rules};
 use crate::registry::{DeviceKind, Registry, Role};
 
 /// Kerbside: the edge gateway of a joint street-enforcement command.
@@ -162,14 +163,17 @@ fn check(cli: &Cli) -> Result<(), Failed> {
 
 fn load(cli: &Cli, reading: Reading) -> Result<Config, Failed> {
     let checks = Checks {
-        rule: |rule| {
-            cel::Program::compile(&rule.when)
-                .map(drop)
-                .map_err(|e| e.to_string())
+        rule: |rule| match Rules::compile(std::slice::from_ref(rule)) {
+            Ok(_) => Ok(()),
+            Err(faults) => Err(faults
+                .into_iter()
+                .map(|f| f.reason)
+                .collect::<Vec<_>>()
+                .join("; ")),
         },
-        grid: |text| match serde_json::from_str::<serde_json::Value>(text) {
-            Ok(_) => Vec::new(),
-            Err(e) => vec![(e.line(), e.to_string())],
+        grid: |text| {
+            let faults = Grid::parse(text).err().unwrap_or_default();
+            faults.into_iter().map(|f| (f.feature, f.reason)).collect()
         },
     };
     config::load(&cli.config, &checks, reading).map_err(|faults| {

@@ -70,6 +70,16 @@ pub fn sender_report(ssrc: u32, ntp: u64, time: u32, packets: u32, bytes: u32) -
     p
 }
 
+/// The source ends.
+pub fn bye(ssrc: u32) -> Vec<u8> {
+    // An empty receiver report first: a compound packet begins with a report (RFC 3550 §6.1).
+    let mut p = vec![0x80, RR, 0, 1];
+    p.extend(ssrc.to_be_bytes());
+    p.extend([0x81, BYE, 0, 1]);
+    p.extend(ssrc.to_be_bytes());
+    p
+}
+
 fn put_cname(p: &mut Vec<u8>, ssrc: u32) {
     const CNAME: &[u8; 8] = b"kerbside";
     // Header, SSRC, item (type, length, text), end and padding: 4 words behind the header word.
@@ -197,6 +207,10 @@ mod tests {
             }]
         );
         assert_eq!(ntp & 0xffff_ffff, 1 << 31);
+        assert_eq!(
+            parse(&bye(9)).collect::<Vec<_>>(),
+            [Report::Bye { ssrc: 9 }]
+        );
     }
 
     #[test]

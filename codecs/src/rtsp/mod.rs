@@ -12,5 +12,5 @@ mod transport;
 pub use framing::{BadFraming, Framer, Incoming, Request};
 pub use message::{Response, Status};
 pub use sdp::{BadSdp, Offer, OfferedMedium, describe, payload_type};
-pub use state::{Call, Phase, Refused, Session, Target, Track};
+pub use state::{Call, METHODS, Phase, Refused, Session, Target, Track};
 pub use transport::Transport;

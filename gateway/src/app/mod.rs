@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::device::Fleet;
-use crate::listen::mqtt;
+use crate::listen::{mqtt, pull, rtsp};
 use crate::outbox::Outbox;
 use crate::picture::{Grid, Picture, Rules};
 use crate::registry::{Guard, Registry};
@@ -101,7 +101,20 @@ async fn serve(config: Arc<Config>, state_dir: &Path, io: &tokio::runtime::Handl
         }));
     }
 
-    let mut device_tasks: Vec<JoinHandle<()>> = Vec::new();
+    let rtsp_shared = Arc::new(rtsp::Shared::new(registry.clone(), guard.clone(), streams.clone()));
+    let mut device_tasks = Vec::new();
+    for (key, addr, tls) in with_tls("rtsp", config.listen.rtsp, "rtsps", config.listen.rtsps, tls.as_ref()) {
+        let listener = sockets.tcp(key, addr)?;
+        let (shared, shutdown) = (rtsp_shared.clone(), devices.clone());
+        device_tasks.push(io.spawn(async move {
+            match TcpListener::from_std(listener) {
+                Ok(l) => rtsp::serve(l, tls, shared, shutdown).await,
+                Err(e) => tracing::error!(error = %e, "the RTSP listener could not be started"),
+            }
+        }));
+    }
+    device_tasks.extend(pull::start(io, &config.cameras, &streams, &devices));
+
     let mqtt_shared = mqtt::Shared::new(registry.clone(), guard, fleet, config.mqtt.clone());
     for (key, addr, tls) in with_tls("mqtt", config.listen.mqtt, "mqtts", config.listen.mqtts, tls.as_ref()) {
         let listener = TcpListener::from_std(sockets.tcp(key, addr)?)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::secret::Credentials;
 use super::table::{ConfigFault, Source, nearest};
-use super::{Config, Rule, gateway, lists};
+use super::{Config, Rule, gateway, geojson, lists};
 
 const TOML_BYTES_MAX: u64 = 4 << 20;
 const GRID_BYTES_MAX: u64 = 256 << 20;
@@ -22,7 +22,7 @@ const FILES: [&str; 5] = [
 pub struct Checks {
     /// Does the rule's condition compile?
     pub rule: fn(&Rule) -> Result<(), String>,
-    /// Faults of a grid: line and reason.
+    /// Faults of a grid: which feature, from 1 (0: the file as a whole), and the reason.
     pub grid: fn(&str) -> Vec<(usize, String)>,
 }
 
@@ -96,8 +96,13 @@ pub(super) fn load_with(
         list
     });
     let grid = grid.map(|s| {
-        for (line, reason) in (checks.grid)(&s.text) {
-            s.fault(line.max(1), "grid", reason.replace('\n', "; "));
+        for (feature, reason) in (checks.grid)(&s.text) {
+            let key = match feature {
+                0 => "grid".to_owned(),
+                n => format!("features[{}]", n - 1),
+            };
+            let line = geojson::line(&s.text, feature);
+            s.fault(line, &key, reason.replace('\n', "; "));
         }
         let text = s.text.clone();
         close(s);

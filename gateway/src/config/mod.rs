@@ -4,6 +4,7 @@
 //! Not here: secrets. They are systemd credentials (`*_credential`) or files named by a `*_file` key.
 
 mod gateway;
+mod geojson;
 mod lists;
 mod load;
 mod secret;

@@ -196,6 +196,11 @@ impl Handler<Hear> for DeviceActor {
         self.state.heard(up.arrived, decoded.faults.len() + parts);
         if let Some(subs) = &decoded.topology {
             self.announce(subs);
+            // Nor may it introduce whom it may not speak for.
+            let allowed = self.topology.borrow().clone();
+            decoded
+                .reports
+                .retain(|r| r.device == self.id.as_str() || allowed.contains(&r.device));
         }
         let useful = !decoded.reports.is_empty()
             || !decoded.replies.is_empty()

@@ -196,3 +196,11 @@ async fn a_revoked_device_has_no_actor_left() {
     };
     assert_eq!(y.fleet.send(&id(&d), order).await, Err(Unreachable));
 }
+
+#[test]
+fn other_threads_may_hold_the_fleet() {
+    fn shareable<T: Send + Sync>() {}
+    fn sendable<T: Send>(_: impl Fn(Fleet, DeviceId, Downlink) -> T) {}
+    shareable::<Fleet>();
+    sendable(|fleet, device, down| async move { fleet.send(&device, down).await });
+}

@@ -16,18 +16,11 @@ use crate::clock::Now;
 use crate::metrics;
 use crate::outbox::{Appended, Outbox, OutboxError};
 
-static FAULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+static POSITIONS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     metrics::counter(
-        "kerbside_telemetry_faults_total",
-        "Parts of device messages that were refused",
-        &["fault"],
-    )
-});
-static HELD: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    metrics::counter(
-        "kerbside_picture_jumps_total",
-        "Positions too far from the last one, held until a second one agrees",
-        &[],
+        "kerbside_picture_positions_total",
+        "Positions by what became of them: moved, held (a jump, until a second one agrees), stale (older than what is known)",
+        &["outcome"],
     )
 });
 static RAISED: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -52,7 +45,6 @@ static DEVICES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     )
 });
 
-const TICK: Duration = Duration::from_secs(1);
 /// A rule that fails says so once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Facts that wait; then whoever tells the next one waits.
@@ -69,6 +61,10 @@ pub struct PictureActor {
     state: State,
     feed: Arc<Feed>,
     outbox: Outbox,
+    /// Events of our own (a stream lost, a device silent) that the outbox could not take: nobody would say them
+    /// again, so they are tried again at each tick. Their latches stay closed, which bounds their number.
+    unowned: Vec<Raised>,
+    retrying: bool,
     /// When a rule's failure was last logged.
     logged: HashMap<u16, Instant>,
 }
@@ -79,6 +75,8 @@ impl PictureActor {
             state,
             feed,
             outbox,
+            unowned: Vec::new(),
+            retrying: false,
             logged: HashMap::new(),
         }
     }
@@ -86,11 +84,8 @@ impl PictureActor {
     fn apply(&mut self, fact: Fact) -> Vec<Raised> {
         let now = Now::read();
         let fx = self.state.apply(fact, now);
-        for fault in &fx.faults {
-            FAULTS.with_label_values(&[fault.name()]).inc();
-        }
-        if fx.held > 0 {
-            HELD.with_label_values::<&str>(&[]).inc_by(fx.held.into());
+        if let Some(outcome) = fx.position {
+            POSITIONS.with_label_values(&[outcome]).inc();
         }
         for (rule, reason) in &fx.failed_rules {
             let name = self.state.rule_name(*rule);
@@ -109,10 +104,7 @@ impl PictureActor {
         fx.raised
     }
 
-    fn conclude(
-        &mut self,
-        outcomes: Vec<(Raised, Result<Appended, OutboxError>)>,
-    ) -> Result<Told, NotOwned> {
+    fn conclude(&mut self, outcomes: Vec<Outcome>) -> Result<Told, NotOwned> {
         let mut fx = Effects::default();
         let mut told = Told::default();
         let mut refused = None;
@@ -128,21 +120,41 @@ impl PictureActor {
             RAISED
                 .with_label_values(&[raised.event.kind.as_str(), outcome])
                 .inc();
-            self.state.conclude(raised, answer.as_ref().ok(), &mut fx);
-            if let Err(e) = answer {
-                refused = Some(e);
+            match answer {
+                Err(_) if !raised.is_said => self.unowned.push(raised),
+                Err(e) => {
+                    self.state.conclude(raised, None, &mut fx);
+                    refused = Some(e);
+                }
+                Ok(appended) => self.state.conclude(raised, Some(&appended), &mut fx),
             }
         }
         self.feed.publish(fx.changes);
         refused.map_or(Ok(told), |e| Err(NotOwned::Outbox(e)))
     }
+
+    fn tick(&mut self, raised: Vec<Raised>, ctx: &mut Context<Self>) {
+        self.unowned.extend(raised);
+        for (freshness, n) in self.state.census() {
+            DEVICES.with_label_values(&[freshness.name()]).set(n);
+        }
+        if self.unowned.is_empty() || self.retrying {
+            return;
+        }
+        self.retrying = true;
+        let owned = append(self.outbox.clone(), std::mem::take(&mut self.unowned)).into_actor(self);
+        ctx.spawn(owned.map(|outcomes, me, _| {
+            me.retrying = false;
+            // Refused ones are back in `unowned`.
+            drop(me.conclude(outcomes));
+        }));
+    }
 }
 
+type Outcome = (Raised, Result<Appended, OutboxError>);
+
 /// All of them, one after the other; not given up when whoever told the fact is gone.
-async fn append(
-    outbox: Outbox,
-    raised: Vec<Raised>,
-) -> Vec<(Raised, Result<Appended, OutboxError>)> {
+async fn append(outbox: Outbox, raised: Vec<Raised>) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(raised.len());
     for r in raised {
         let answer = outbox.append(r.event.clone()).await;
@@ -156,25 +168,19 @@ impl Actor for PictureActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        ctx.run_interval(TICK, |me, ctx| {
-            let raised = me.apply(Fact::Tick);
-            for (freshness, n) in me.state.census() {
-                DEVICES.with_label_values(&[freshness.name()]).set(n);
-            }
-            if !raised.is_empty() {
-                let owned = append(me.outbox.clone(), raised).into_actor(me);
-                // Refused: the latch is open again, the next change of the device raises it once more.
-                ctx.spawn(owned.map(|outcomes, me, _| drop(me.conclude(outcomes))));
-            }
-        });
     }
 }
 
 impl Handler<Tell> for PictureActor {
     type Result = ResponseActFuture<Self, Result<Told, NotOwned>>;
 
-    fn handle(&mut self, Tell(fact): Tell, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Tell(fact): Tell, ctx: &mut Self::Context) -> Self::Result {
+        let is_tick = matches!(fact, Fact::Tick);
         let raised = self.apply(fact);
+        if is_tick {
+            self.tick(raised, ctx);
+            return Box::pin(fut::ready(Ok(Told::default())));
+        }
         if raised.is_empty() {
             return Box::pin(fut::ready(Ok(Told::default())));
         }
@@ -182,3 +188,6 @@ impl Handler<Tell> for PictureActor {
         Box::pin(owned.map(|outcomes, me, _| me.conclude(outcomes)))
     }
 }
+
+#[cfg(test)]
+mod tests;

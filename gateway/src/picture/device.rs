@@ -61,6 +61,11 @@ impl Device {
         me
     }
 
+    /// Neither registered nor configured: a dock spoke for it.
+    pub fn is_announced(&self) -> bool {
+        !self.registered && !self.fixed
+    }
+
     fn set_unit(&mut self, unit: Option<&str>, grid: &Grid) {
         self.unit = unit.map(Into::into);
         self.track
@@ -98,7 +103,7 @@ impl Device {
 
     /// Everything of a report but its position and its faults.
     pub fn learn(&mut self, r: &Report) {
-        if let (Some(kind), false) = (&r.kind, self.registered || self.fixed) {
+        if let (Some(kind), false) = (&r.kind, !self.is_announced()) {
             self.kind = kind.clone();
         }
         #[allow(clippy::cast_possible_truncation, reason = "a percentage")]
@@ -128,11 +133,7 @@ impl Device {
             self.sos_until = None;
             aged.shown = true;
         }
-        if aged.freshness
-            && !self.registered
-            && !self.fixed
-            && self.track.freshness() == Freshness::Lost
-        {
+        if aged.freshness && self.is_announced() && self.track.freshness() == Freshness::Lost {
             // Nobody else tells when an announced aircraft goes.
             self.online = false;
         }

@@ -2,16 +2,18 @@
 //!
 //! Here: reading with every fault and its reason, a box index, point in area. Not here: who may be where (`track`).
 
+mod index;
+
 use std::collections::HashSet;
 
-use kerbside_codecs::geo::{self, Area, Bounds, Ring};
+use kerbside_codecs::geo::{self, Area, Ring};
 use serde_json::{Map, Value};
+
+use index::Index;
 
 const FEATURES_MAX: usize = 100_000;
 const POINTS_MAX: usize = 4_000_000;
 const NAME_MAX: usize = 128;
-/// Boxes of the index in each direction at most.
-const SIDE_MAX: usize = 256;
 
 /// One feature of the grid.
 #[derive(Clone, Debug)]
@@ -97,7 +99,7 @@ impl Grid {
         }
         if faults.is_empty() {
             Ok(Self {
-                index: Index::new(&reader.cells),
+                index: Index::new(reader.cells.iter().map(|c| c.area.bounds())),
                 cells: reader.cells,
                 zones: reader.zones,
             })
@@ -281,76 +283,6 @@ fn names(p: &Map<String, Value>, key: &str) -> Result<Vec<String>, String> {
             .map(|v| v.as_str().map(str::to_owned).ok_or_else(bad))
             .collect(),
         Some(_) => Err(bad()),
-    }
-}
-
-/// Which cells touch which box of a raster over all of them.
-#[derive(Clone, Debug, Default)]
-struct Index {
-    bounds: Option<Bounds>,
-    side: usize,
-    boxes: Vec<Vec<u32>>,
-}
-
-impl Index {
-    fn new(cells: &[Cell]) -> Self {
-        let mut bounds = Bounds::EMPTY;
-        for b in cells.iter().map(|c| c.area.bounds()) {
-            bounds.extend(b.south, b.west);
-            bounds.extend(b.north, b.east);
-        }
-        if cells.is_empty() {
-            return Self::default();
-        }
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a small count, rounded"
-        )]
-        let side = ((cells.len() as f64).sqrt().ceil() as usize * 2).clamp(1, SIDE_MAX);
-        let mut me = Self {
-            bounds: Some(bounds),
-            side,
-            boxes: vec![Vec::new(); side * side],
-        };
-        for (i, cell) in (0..).zip(cells) {
-            let b = cell.area.bounds();
-            let (south, west) = me.raster(&bounds, b.south, b.west);
-            let (north, east) = me.raster(&bounds, b.north, b.east);
-            for row in south..=north {
-                for column in west..=east {
-                    me.boxes[row * side + column].push(i);
-                }
-            }
-        }
-        me
-    }
-
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "clamped to the raster"
-    )]
-    fn raster(&self, bounds: &Bounds, lat: f64, lon: f64) -> (usize, usize) {
-        let step = |v: f64, from: f64, to: f64| {
-            (((v - from) / (to - from) * self.side as f64) as usize).min(self.side - 1)
-        };
-        (
-            step(lat, bounds.south, bounds.north),
-            step(lon, bounds.west, bounds.east),
-        )
-    }
-
-    fn candidates(&self, lat: f64, lon: f64) -> &[u32] {
-        match &self.bounds {
-            Some(b) if b.contains(lat, lon) => {
-                let (row, column) = self.raster(b, lat, lon);
-                &self.boxes[row * self.side + column]
-            }
-            _ => &[],
-        }
     }
 }
 

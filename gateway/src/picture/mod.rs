@@ -19,6 +19,8 @@ use std::sync::Arc;
 use actix::{Actor, Addr};
 use kerbside_codecs::telemetry::{Fault, Report};
 
+#[cfg(test)]
+pub(crate) use feed::{Body, Change, Key};
 pub use feed::{Feed, FeedReader};
 pub use grid::{Grid, GridFault};
 pub use rules::{RuleFault, Rules};
@@ -34,6 +36,7 @@ use state::State;
 
 /// What the rooms above tell the picture.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "reports are nearly all of them")]
 pub enum Fact {
     /// A device, or the dock that speaks for it, said something. `registered`: the registry's entry of
     /// `report.device`; None for an aircraft that a dock announced.
@@ -69,7 +72,7 @@ pub enum Fact {
         device: DeviceId,
         faults: Vec<Fault>,
     },
-    /// Time passes. The picture tells itself once a second.
+    /// Time passes; to be told once a second.
     Tick,
 }
 

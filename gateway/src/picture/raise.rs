@@ -30,6 +30,8 @@ pub struct Raised {
     pub subject: Subject,
     pub rule: u16,
     pub key: u64,
+    /// A device said it and says it again when it gets no acknowledgement.
+    pub is_said: bool,
 }
 
 /// What came of the rules.
@@ -71,14 +73,20 @@ impl<'a> Occasion<'a> {
     }
 }
 
+/// What every evaluation needs.
+#[derive(Clone, Copy)]
+pub struct Rulebook<'a> {
+    pub rules: &'a Rules,
+    pub grid: &'a Grid,
+    pub now: Now,
+}
+
 /// Evaluates the rules that this can affect, and closes and opens the latches of the device.
 pub fn on_device(
-    rules: &Rules,
-    grid: &Grid,
+    Rulebook { rules, grid, now }: Rulebook<'_>,
     device: &mut Device,
     occasion: Occasion<'_>,
     live_streams: impl Fn() -> Vec<String>,
-    now: Now,
 ) -> Raising {
     let mut latches = std::mem::take(&mut device.latches);
     let mut raising = Raising::default();
@@ -124,6 +132,7 @@ pub fn on_device(
             subject: Subject::Device(device.id.clone()),
             rule: number,
             key,
+            is_said: report.is_some(),
         });
     }
     device.latches = latches;
@@ -173,14 +182,12 @@ fn call(sos: &Sos, time_ms: Option<i64>, window: impl Fn() -> Now) -> (String, O
 
 /// Evaluates the rules on streams.
 pub fn on_stream(
-    rules: &Rules,
-    grid: &Grid,
+    Rulebook { rules, grid, now }: Rulebook<'_>,
     device: Option<&Device>,
     stream: &StreamId,
     latches: &mut Latches,
     change: StreamView<'_>,
     live_streams: impl Fn() -> Vec<String>,
-    now: Now,
 ) -> Raising {
     let mut raising = Raising::default();
     let inputs = Inputs {
@@ -226,6 +233,7 @@ pub fn on_stream(
             subject: Subject::Stream(stream.clone()),
             rule: number,
             key: 0,
+            is_said: false,
         });
     }
     raising

@@ -6,14 +6,15 @@
 //!
 //! Here: compiling with clear errors, evaluating. Not here: when an event is raised again (`latch`).
 
-use std::collections::HashMap;
+mod inputs;
+mod reads;
+
 use std::sync::Arc;
 
-use cel::common::ast::{EntryExpr, Expr};
-use cel::common::types::{CelBool, CelDouble, CelString};
-use cel::common::value::{CowVal, Val};
-use cel::context::VariableResolver;
-use cel::{Context, Env, ExecutionError, IdedExpr, Program, Value};
+use cel::{Context, Env, ExecutionError, Program, Value};
+
+pub use inputs::{Inputs, ReportView, StreamView, TrackView};
+use reads::Used;
 
 use crate::config;
 
@@ -23,155 +24,6 @@ use crate::config;
 pub struct RuleFault {
     pub rule: String,
     pub reason: String,
-}
-
-/// The variables and their fields.
-const FIELDS: [(&str, &[&str]); 3] = [
-    ("report", &["battery_pct", "sos", "has_fix", "mode", "kind"]),
-    (
-        "track",
-        &[
-            "left_zones",
-            "zones",
-            "cell",
-            "state",
-            "speed_mps",
-            "battery_pct",
-            "online",
-        ],
-    ),
-    ("stream", &["phase", "was"]),
-];
-
-/// What a report says, for `report.*`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ReportView<'a> {
-    pub battery_pct: Option<f64>,
-    pub sos: bool,
-    pub has_fix: bool,
-    /// Empty: not told.
-    pub mode: &'a str,
-    pub kind: &'a str,
-}
-
-/// What is known of the device, for `track.*`.
-#[derive(Clone, Debug, Default)]
-pub struct TrackView<'a> {
-    /// Own zones that it was in and now is outside of.
-    pub left_zones: Vec<&'a str>,
-    /// Zones that it is in.
-    pub zones: Vec<&'a str>,
-    /// Empty: in no cell.
-    pub cell: &'a str,
-    /// `live`, `stale`, `lost`, `silent`.
-    pub state: &'a str,
-    pub speed_mps: Option<f64>,
-    pub battery_pct: Option<f64>,
-    pub online: bool,
-}
-
-/// A change of a stream, for `stream.*`: `idle`, `live`, `waiting`, `lost`; `was` is empty for a new one.
-#[derive(Clone, Copy, Debug)]
-pub struct StreamView<'a> {
-    pub phase: &'a str,
-    pub was: &'a str,
-}
-
-/// What the rules are evaluated on.
-#[derive(Debug)]
-pub struct Inputs<'a> {
-    pub report: Option<ReportView<'a>>,
-    pub track: TrackView<'a>,
-    pub stream: Option<StreamView<'a>>,
-}
-
-enum Field<'a> {
-    Bool(bool),
-    Number(f64),
-    Text(&'a str),
-    List(&'a [&'a str]),
-}
-
-impl Inputs<'_> {
-    /// None: no such field, or nobody told yet.
-    fn field(&self, variable: &str, field: &str) -> Option<Field<'_>> {
-        use Field::{Bool, List, Number, Text};
-        match variable {
-            "report" => {
-                let r = self.report.as_ref()?;
-                match field {
-                    "battery_pct" => r.battery_pct.map(Number),
-                    "sos" => Some(Bool(r.sos)),
-                    "has_fix" => Some(Bool(r.has_fix)),
-                    "mode" => Some(Text(r.mode)),
-                    "kind" => Some(Text(r.kind)),
-                    _ => None,
-                }
-            }
-            "track" => {
-                let t = &self.track;
-                match field {
-                    "left_zones" => Some(List(&t.left_zones)),
-                    "zones" => Some(List(&t.zones)),
-                    "cell" => Some(Text(t.cell)),
-                    "state" => Some(Text(t.state)),
-                    "speed_mps" => t.speed_mps.map(Number),
-                    "battery_pct" => t.battery_pct.map(Number),
-                    "online" => Some(Bool(t.online)),
-                    _ => None,
-                }
-            }
-            "stream" => {
-                let s = self.stream.as_ref()?;
-                match field {
-                    "phase" => Some(Text(s.phase)),
-                    "was" => Some(Text(s.was)),
-                    _ => None,
-                }
-            }
-            _ => None,
-        }
-    }
-
-    /// The whole variable, for `has(…)` and for fields that are not there.
-    fn whole(&self, variable: &str) -> Option<Value> {
-        let (_, fields) = FIELDS.iter().find(|(v, _)| *v == variable)?;
-        let told: HashMap<String, Value> = fields
-            .iter()
-            .filter_map(|f| Some(((*f).to_owned(), self.field(variable, f)?.to_value())))
-            .collect();
-        Some(told.into())
-    }
-}
-
-impl Field<'_> {
-    fn to_value(&self) -> Value {
-        match self {
-            Self::Bool(b) => (*b).into(),
-            Self::Number(n) => (*n).into(),
-            Self::Text(t) => (*t).into(),
-            Self::List(l) => Value::List(Arc::new(l.iter().map(|t| (*t).into()).collect())),
-        }
-    }
-}
-
-impl VariableResolver for Inputs<'_> {
-    /// CEL asks for the longest name first: `report.sos` before `report`.
-    fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
-        let Some((variable, field)) = name.split_once('.') else {
-            let whole: Box<dyn Val> = self.whole(name)?.try_into().ok()?;
-            return Some(CowVal::Owned(whole));
-        };
-        match self.field(variable, field)? {
-            Field::Bool(b) => Some(CowVal::owned(CelBool::from(b))),
-            Field::Number(n) => Some(CowVal::owned(CelDouble::from(n))),
-            Field::Text(t) => Some(CowVal::owned(CelString::from(t))),
-            list @ Field::List(_) => {
-                let list: Box<dyn Val> = list.to_value().try_into().ok()?;
-                Some(CowVal::Owned(list))
-            }
-        }
-    }
 }
 
 /// What a condition came to.
@@ -341,106 +193,6 @@ fn try_on_samples(env: &Arc<Env>, program: &Program, used: &Used) -> Result<(), 
     Ok(())
 }
 
-/// What an expression reads.
-#[derive(Default)]
-struct Used {
-    report: bool,
-    track: bool,
-    stream: bool,
-    sos: bool,
-    left_zones: bool,
-}
-
-impl Used {
-    /// `locals`: names bound by macros (`exists`, `all`…) around this place.
-    fn walk<'e>(&mut self, e: &'e IdedExpr, locals: &mut Vec<&'e str>) -> Result<(), String> {
-        match &e.expr {
-            Expr::Unspecified | Expr::Literal(_) => Ok(()),
-            Expr::Ident(name) => {
-                if !locals.contains(&name.as_str()) {
-                    self.variable(name)?;
-                }
-                Ok(())
-            }
-            Expr::Select(select) => {
-                if let Expr::Ident(name) = &select.operand.expr
-                    && !locals.contains(&name.as_str())
-                {
-                    self.field(name, &select.field)
-                } else {
-                    self.walk(&select.operand, locals)
-                }
-            }
-            Expr::Call(call) => call
-                .target
-                .iter()
-                .map(AsRef::as_ref)
-                .chain(&call.args)
-                .try_for_each(|x| self.walk(x, locals)),
-            Expr::List(list) => list.elements.iter().try_for_each(|x| self.walk(x, locals)),
-            Expr::Map(map) => self.entries(map.entries.iter().map(|x| &x.expr), locals),
-            Expr::Struct(s) => self.entries(s.entries.iter().map(|x| &x.expr), locals),
-            Expr::Comprehension(c) => {
-                self.walk(&c.iter_range, locals)?;
-                self.walk(&c.accu_init, locals)?;
-                let outer = locals.len();
-                locals.push(&c.iter_var);
-                locals.extend(c.iter_var2.as_deref());
-                locals.push(&c.accu_var);
-                for x in [&c.loop_cond, &c.loop_step, &c.result] {
-                    self.walk(x, locals)?;
-                }
-                locals.truncate(outer);
-                Ok(())
-            }
-        }
-    }
-
-    fn entries<'e>(
-        &mut self,
-        entries: impl Iterator<Item = &'e EntryExpr>,
-        locals: &mut Vec<&'e str>,
-    ) -> Result<(), String> {
-        for entry in entries {
-            match entry {
-                EntryExpr::StructField(f) => self.walk(&f.value, locals)?,
-                EntryExpr::MapEntry(m) => {
-                    self.walk(&m.key, locals)?;
-                    self.walk(&m.value, locals)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn variable(&mut self, name: &str) -> Result<&'static [&'static str], String> {
-        match name {
-            "report" => self.report = true,
-            "track" => self.track = true,
-            "stream" => self.stream = true,
-            _ => {}
-        }
-        FIELDS
-            .iter()
-            .find(|(v, _)| *v == name)
-            .map(|(_, fields)| *fields)
-            .ok_or_else(|| format!("there is no {name:?}; a rule reads report, track and stream"))
-    }
-
-    fn field(&mut self, name: &str, field: &str) -> Result<(), String> {
-        let fields = self.variable(name)?;
-        if !fields.contains(&field) {
-            return Err(format!(
-                "there is no {name}.{field}; {name} has {}",
-                fields.join(", ")
-            ));
-        }
-        self.sos |= (name, field) == ("report", "sos");
-        self.left_zones |= (name, field) == ("track", "left_zones");
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -476,7 +228,7 @@ pub(super) mod tests {
                 "there is no \"device\"; a rule reads report, track and stream",
             ),
             ("report.battery_pct < '15'", "overload"),
-            ("track.speed_mps > 10.0 / 0", "division"),
+            ("track.speed_mps > 10.0 / 0", "div"),
             ("report.battery_pct", "must be true or false, but is float"),
             ("sizes(track.zones) > 0", "sizes"),
             ("true", "reads none of report, track, stream"),

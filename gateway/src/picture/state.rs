@@ -3,35 +3,34 @@
 //! Here: which devices, streams and events there are, and what a fact changes. Not here: rules (`raise`), positions
 //! (`track`), how screens get it (`feed`), time and the outbox (`actor`).
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod devices;
+mod events;
+
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use kerbside_codecs::telemetry::{Fault, Fix, Report};
 
 use super::Fact;
-use super::device::{Device, SOS_SHOWN};
+use super::device::SOS_SHOWN;
 use super::feed::{Change, Key};
 use super::grid::Grid;
 use super::latch::Latches;
-use super::raise::{self, Occasion, Raised, Raising, Subject};
+use super::raise::{self, Occasion, Raised, Raising, Rulebook, Subject};
 use super::rules::{Rules, StreamView};
 use super::track::{Freshness, Taken};
 use super::view;
 use crate::clock::Now;
 use crate::event::{Delivery, Event};
-use crate::ids::{DeviceId, EventId, StreamId};
+use crate::ids::{DeviceId, StreamId};
 use crate::outbox::Appended;
 use crate::registry;
 use crate::stream::StreamStatus;
+use devices::Devices;
+use events::Events;
 
-/// Aircraft and others that are announced, not registered, at most; the one unheard for longest goes first.
-const ANNOUNCED_MAX: usize = 2000;
 /// An announced device that is silent for so long goes.
 const ANNOUNCED_FORGOTTEN: Duration = Duration::from_secs(3600);
-/// Events whose deliveries are followed; as many as a snapshot has.
-const EVENTS_MAX: usize = 200;
-/// Deliveries of events that are not here yet.
-const EARLY_MAX: usize = 64;
 
 /// What a fact led to.
 #[derive(Debug, Default)]
@@ -42,10 +41,8 @@ pub struct Effects {
     pub raised: Vec<Raised>,
     /// Rules that failed, with the reason.
     pub failed_rules: Vec<(u16, String)>,
-    /// To be counted.
-    pub faults: Vec<Fault>,
-    /// Positions that wait for a second one that agrees.
-    pub held: u32,
+    /// What became of a position: `moved`, `held`, `stale`.
+    pub position: Option<&'static str>,
 }
 
 impl Effects {
@@ -64,12 +61,9 @@ struct Stream {
 pub struct State {
     grid: Grid,
     rules: Rules,
-    devices: HashMap<DeviceId, Device>,
-    /// How many of them are neither registered nor configured.
-    announced: usize,
+    devices: Devices,
     streams: BTreeMap<StreamId, Stream>,
-    events: BTreeMap<EventId, (Event, Vec<Delivery>)>,
-    early: VecDeque<(EventId, Delivery)>,
+    events: Events,
     /// Revoked devices: what their last sessions still say is not shown.
     revoked: HashSet<DeviceId>,
 }
@@ -80,16 +74,14 @@ impl State {
         let mut me = Self {
             grid,
             rules,
-            devices: HashMap::new(),
-            announced: 0,
+            devices: Devices::default(),
             streams: BTreeMap::new(),
-            events: BTreeMap::new(),
-            early: VecDeque::new(),
+            events: Events::default(),
             revoked: HashSet::new(),
         };
         let mut fx = Effects::default();
         for (event, deliveries) in recent {
-            me.show(event, deliveries, &mut fx);
+            fx.changes.push(me.events.show(event, deliveries));
         }
         (me, fx)
     }
@@ -106,7 +98,7 @@ impl State {
             (Freshness::Stale, 0),
             (Freshness::Lost, 0),
         ];
-        for d in self.devices.values() {
+        for d in self.devices.iter() {
             if let Some((_, n)) = all.iter_mut().find(|(f, _)| *f == d.track.freshness()) {
                 *n += 1;
             }
@@ -135,16 +127,7 @@ impl State {
                 lat,
                 lon,
             } => {
-                let d = entry(
-                    &mut self.devices,
-                    &mut self.announced,
-                    &device,
-                    &self.grid,
-                    now,
-                );
-                if !d.registered && !d.fixed {
-                    self.announced -= 1;
-                }
+                let d = self.devices.known(&device, &self.grid, now);
                 d.mount(kind, unit.as_deref(), &self.grid);
                 d.track.fix_at(plain_fix(lat, lon), &self.grid, now);
                 fx.changes.push(d.view(&self.grid).change(false));
@@ -154,13 +137,14 @@ impl State {
                     self.stream(status, now, &mut fx);
                 }
             }
-            Fact::Delivery { event, delivery } => self.delivery(event, delivery, &mut fx),
+            Fact::Delivery { event, delivery } => {
+                fx.changes.extend(self.events.deliver(event, delivery));
+            }
             Fact::Faults { device, faults } => {
                 if let Some(d) = self.devices.get_mut(&device) {
                     d.count(&faults);
                     fx.changes.push(d.view(&self.grid).change(false));
                 }
-                fx.faults = faults;
             }
             Fact::Tick => self.tick(now, &mut fx),
         }
@@ -175,45 +159,43 @@ impl State {
         fx: &mut Effects,
     ) {
         let Ok(id) = DeviceId::parse(&report.device) else {
-            fx.faults.push(Fault::BadField);
             return;
         };
         if self.revoked.contains(&id) {
             return;
         }
-        if registered.is_none() && !self.devices.contains_key(&id) {
-            self.make_room(fx);
-        }
-        let d = entry(&mut self.devices, &mut self.announced, &id, &self.grid, now);
-        if let Some(r) = registered {
-            if !d.registered && !d.fixed {
-                self.announced -= 1;
+        let d = match registered {
+            Some(r) => {
+                let d = self.devices.known(&id, &self.grid, now);
+                d.register(r, &self.grid);
+                d
             }
-            d.register(r, &self.grid);
-        } else if !d.registered && !d.fixed {
-            d.online = true;
-        }
+            None => {
+                let (d, gone) = self.devices.announced(&id, &self.grid, now);
+                let gone = gone.map(|id| Change::Gone(Key::Device(id)));
+                fx.changes.extend(gone);
+                d.online |= d.is_announced();
+                d
+            }
+        };
         d.heard = now.mono;
-        fx.faults.extend(&report.faults);
+        d.count(&report.faults);
         let old = d.track.is_older(report.device_time_ms, now);
         if old {
-            fx.faults.push(Fault::Stale);
+            d.count(&[Fault::Stale]);
         } else {
             d.learn(report);
         }
-        let mut moved = false;
-        if let (Some(fix), false) = (report.fix, old) {
-            let on_ground = d.on_ground();
-            match d
-                .track
-                .take(fix, report.device_time_ms, on_ground, &self.grid, now)
-            {
-                Taken::Moved => moved = true,
-                Taken::Held => fx.held += 1,
-                Taken::Refused(fault) => fx.faults.push(fault),
-            }
+        if let Some(fix) = report.fix {
+            let taken = if old {
+                Taken::Stale
+            } else {
+                let on_ground = d.on_ground();
+                d.track
+                    .take(fix, report.device_time_ms, on_ground, &self.grid, now)
+            };
+            fx.position = Some(taken.name());
         }
-        d.count(&fx.faults);
         if report.sos.is_some() {
             d.sos_until = Some(now.mono + SOS_SHOWN);
         }
@@ -222,16 +204,17 @@ impl State {
         } else {
             Occasion::Report(report)
         };
-        let streams = || live_streams(&self.streams, &id);
-        fx.add(raise::on_device(
-            &self.rules,
-            &self.grid,
-            d,
-            occasion,
-            streams,
+        let book = Rulebook {
+            rules: &self.rules,
+            grid: &self.grid,
             now,
-        ));
-        fx.changes.push(d.view(&self.grid).change(moved));
+        };
+        let streams = || live_streams(&self.streams, &id);
+        fx.add(raise::on_device(book, d, occasion, streams));
+        fx.changes.push(
+            d.view(&self.grid)
+                .change(fx.position == Some(Taken::Moved.name())),
+        );
     }
 
     fn session(
@@ -245,27 +228,16 @@ impl State {
         if self.revoked.contains(device) {
             return;
         }
-        let d = entry(
-            &mut self.devices,
-            &mut self.announced,
-            device,
-            &self.grid,
-            now,
-        );
-        if !d.registered && !d.fixed {
-            self.announced -= 1;
-        }
+        let d = self.devices.known(device, &self.grid, now);
         d.register(registered, &self.grid);
         d.online = online;
-        let streams = || live_streams(&self.streams, device);
-        fx.add(raise::on_device(
-            &self.rules,
-            &self.grid,
-            d,
-            Occasion::Presence,
-            streams,
+        let book = Rulebook {
+            rules: &self.rules,
+            grid: &self.grid,
             now,
-        ));
+        };
+        let streams = || live_streams(&self.streams, device);
+        fx.add(raise::on_device(book, d, Occasion::Presence, streams));
         fx.changes.push(d.view(&self.grid).change(false));
     }
 
@@ -274,11 +246,12 @@ impl State {
         let ids: HashSet<&str> = all.iter().map(|d| d.id.as_str()).collect();
         let gone: Vec<_> = self
             .devices
-            .values_mut()
+            .iter_mut()
             .filter(|d| d.registered && !ids.contains(d.id.as_str()))
             .filter_map(|d| {
-                d.registered = false;
-                (!d.fixed).then(|| d.id.clone())
+                // A camera of the configuration stays.
+                d.registered = !d.fixed;
+                d.registered.then(|| d.id.clone())
             })
             .collect();
         for id in &gone {
@@ -301,10 +274,7 @@ impl State {
                 continue;
             };
             self.revoked.remove(&id);
-            let d = entry(&mut self.devices, &mut self.announced, &id, &self.grid, now);
-            if !d.registered && !d.fixed {
-                self.announced -= 1;
-            }
+            let d = self.devices.known(&id, &self.grid, now);
             if d.register(r, &self.grid) {
                 fx.changes.push(d.view(&self.grid).change(false));
             }
@@ -316,7 +286,7 @@ impl State {
         let former = self.streams.remove(&id);
         if former.is_none()
             && matches!(status.phase, "waiting" | "lost")
-            && !self.devices.contains_key(&id.device)
+            && self.devices.get(&id.device).is_none()
         {
             // The end of a revoked device.
             return;
@@ -329,17 +299,20 @@ impl State {
                 phase: status.phase,
                 was,
             };
+            let book = Rulebook {
+                rules: &self.rules,
+                grid: &self.grid,
+                now,
+            };
             let streams = || live_streams(&self.streams, &id.device);
             let device = self.devices.get(&id.device);
             fx.add(raise::on_stream(
-                &self.rules,
-                &self.grid,
+                book,
                 device,
                 &id,
                 &mut latches,
                 change,
                 streams,
-                now,
             ));
         }
         self.streams.insert(id.clone(), Stream { status, latches });
@@ -351,21 +324,6 @@ impl State {
             let online = !live_streams(&self.streams, &id.device).is_empty();
             if std::mem::replace(&mut d.online, online) != online {
                 fx.changes.push(d.view(&self.grid).change(false));
-            }
-        }
-    }
-
-    fn delivery(&mut self, id: EventId, delivery: Delivery, fx: &mut Effects) {
-        match self.events.get_mut(&id) {
-            Some((event, deliveries)) => {
-                put_delivery(deliveries, delivery);
-                fx.changes.push(view::event_change(event, deliveries));
-            }
-            None => {
-                if self.early.len() == EARLY_MAX {
-                    self.early.pop_front();
-                }
-                self.early.push_back((id, delivery));
             }
         }
     }
@@ -382,90 +340,37 @@ impl State {
             (None, _) => {}
         }
         if matches!(answer, Some(Appended::New)) {
-            self.show(raised.event, Vec::new(), fx);
-        }
-    }
-
-    fn show(&mut self, event: Event, mut deliveries: Vec<Delivery>, fx: &mut Effects) {
-        let id = event.id;
-        self.early.retain(|(early, delivery)| {
-            let mine = *early == id;
-            if mine {
-                put_delivery(&mut deliveries, delivery.clone());
-            }
-            !mine
-        });
-        fx.changes.push(view::event_change(&event, &deliveries));
-        self.events.insert(id, (event, deliveries));
-        if self.events.len() > EVENTS_MAX {
-            self.events.pop_first();
+            fx.changes.push(self.events.show(raised.event, Vec::new()));
         }
     }
 
     fn tick(&mut self, now: Now, fx: &mut Effects) {
         let mut forgotten = Vec::new();
-        for d in self.devices.values_mut() {
+        for d in self.devices.iter_mut() {
             let aged = d.age(now);
             if aged.freshness {
                 let id = d.id.clone();
-                let streams = || live_streams(&self.streams, &id);
-                fx.add(raise::on_device(
-                    &self.rules,
-                    &self.grid,
-                    d,
-                    Occasion::Presence,
-                    streams,
+                let book = Rulebook {
+                    rules: &self.rules,
+                    grid: &self.grid,
                     now,
-                ));
+                };
+                let streams = || live_streams(&self.streams, &id);
+                fx.add(raise::on_device(book, d, Occasion::Presence, streams));
             }
             if aged.shown {
                 fx.changes.push(d.view(&self.grid).change(false));
             }
             let silence = now.mono.saturating_duration_since(d.heard);
-            if !d.registered && !d.fixed && silence >= ANNOUNCED_FORGOTTEN {
+            if d.is_announced() && silence >= ANNOUNCED_FORGOTTEN {
                 forgotten.push(d.id.clone());
             }
         }
         for id in forgotten {
-            self.forget(&id, fx);
+            self.devices.remove(&id);
+            fx.changes.push(Change::Gone(Key::Device(id)));
         }
     }
-
-    fn make_room(&mut self, fx: &mut Effects) {
-        if self.announced < ANNOUNCED_MAX {
-            return;
-        }
-        let oldest = self
-            .devices
-            .values()
-            .filter(|d| !d.registered && !d.fixed)
-            .min_by_key(|d| d.heard)
-            .map(|d| d.id.clone());
-        if let Some(id) = oldest {
-            self.forget(&id, fx);
-        }
-    }
-
-    fn forget(&mut self, id: &DeviceId, fx: &mut Effects) {
-        if self.devices.remove(id).is_some() {
-            self.announced -= 1;
-            fx.changes.push(Change::Gone(Key::Device(id.clone())));
-        }
-    }
-}
-
-/// The device; a new one counts as announced until somebody says more.
-fn entry<'a>(
-    devices: &'a mut HashMap<DeviceId, Device>,
-    announced: &mut usize,
-    id: &DeviceId,
-    grid: &Grid,
-    now: Now,
-) -> &'a mut Device {
-    devices.entry(id.clone()).or_insert_with(|| {
-        *announced += 1;
-        Device::new(id.clone(), grid, now)
-    })
 }
 
 fn live_streams(streams: &BTreeMap<StreamId, Stream>, device: &DeviceId) -> Vec<String> {
@@ -474,13 +379,6 @@ fn live_streams(streams: &BTreeMap<StreamId, Stream>, device: &DeviceId) -> Vec<
         .filter(|(id, s)| id.device == *device && s.status.phase == "live")
         .map(|(id, _)| id.to_string())
         .collect()
-}
-
-fn put_delivery(all: &mut Vec<Delivery>, next: Delivery) {
-    match all.iter_mut().find(|d| d.platform == next.platform) {
-        Some(d) => *d = next,
-        None => all.push(next),
-    }
 }
 
 fn plain_fix(lat: f64, lon: f64) -> Fix {
@@ -494,3 +392,6 @@ fn plain_fix(lat: f64, lon: f64) -> Fix {
         source_datum: kerbside_codecs::telemetry::Datum::Wgs84,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,7 @@ impl DeviceView<'_> {
 }
 
 /// Names of zones by their numbers.
-pub fn zone_names<'a>(grid: &'a Grid, zones: impl IntoIterator<Item = u16>) -> Vec<&'a str> {
+pub fn zone_names(grid: &Grid, zones: impl IntoIterator<Item = u16>) -> Vec<&str> {
     zones
         .into_iter()
         .filter_map(|z| grid.zone(z))

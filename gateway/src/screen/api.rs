@@ -105,7 +105,7 @@ pub(super) async fn retry(
         .await
         .map_err(|e| closed(&e))?;
     tracing::info!(
-        target: "audit", user = viewer.user.name, peer = %client.addr.ip(),
+        target: "audit", user = viewer.account.user.name, peer = %client.addr.ip(),
         event = %id, platform, is_parked, "retry of an event"
     );
     if is_parked {

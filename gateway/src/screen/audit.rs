@@ -32,7 +32,8 @@ pub(super) async fn looks(
         _ => return answer,
     };
     // The answer says that the credentials are right; here only the name is wanted.
-    if let Ok(Viewer { user, .. }) = Viewer::of(&room, &headers, &method, client.addr.ip()) {
+    if let Ok(viewer) = Viewer::of(&room, &headers, &method, client.addr.ip()) {
+        let user = viewer.account.user;
         let role = user.role.name();
         tracing::info!(target: "audit", user = user.name, role, peer = %client.addr.ip(), stream, "{what}");
     }

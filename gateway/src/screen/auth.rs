@@ -13,12 +13,49 @@ use super::Room;
 use super::headers::Problem;
 use super::login::{COOKIE, Key};
 use super::serve::Client;
-use crate::registry::{Principal, Role, User, Verdict};
+use crate::registry::{Principal, Registry, Role, User, Verdict};
+
+/// A user's account as it was when it was recognised.
+#[derive(Clone)]
+pub(super) struct Account {
+    pub user: User,
+    /// Of the token. An account that was revoked and added again has another: it is not the same.
+    fingerprint: String,
+}
+
+impl Account {
+    /// The account that has this token.
+    pub fn by_token(registry: &Registry, token: &str) -> Option<Self> {
+        let user = registry.check_token(token.as_bytes()).ok()?;
+        let (_, ha1) = registry.principal(&user.name)?;
+        Some(Self {
+            user,
+            fingerprint: ha1.sha256,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn sample(name: &str) -> Self {
+        Self {
+            user: User {
+                name: name.to_owned(),
+                role: Role::Operator,
+            },
+            fingerprint: String::new(),
+        }
+    }
+
+    /// Does it still exist, unchanged?
+    pub fn is_valid(&self, registry: &Registry) -> bool {
+        registry.principal(&self.user.name).is_some_and(|(p, ha1)| {
+            p == Principal::User(self.user.clone()) && ha1.sha256 == self.fingerprint
+        })
+    }
+}
 
 /// A user who was recognised.
-#[derive(Clone, Debug)]
 pub(super) struct Viewer {
-    pub user: User,
+    pub account: Account,
     /// The login, when it was a cookie.
     pub login: Option<Key>,
     /// When the login ends by itself.
@@ -28,7 +65,7 @@ pub(super) struct Viewer {
 impl Viewer {
     /// Still registered, still logged in?
     pub fn is_valid(&self, room: &Room, now: Instant) -> bool {
-        room.registry.is_valid(&Principal::User(self.user.clone()))
+        self.account.is_valid(&room.registry)
             && self.login.is_none_or(|key| room.logins.is_open(&key, now))
     }
 
@@ -37,7 +74,7 @@ impl Viewer {
     /// # Errors
     /// 403 for an auditor.
     pub fn may_order(&self) -> Result<(), Problem> {
-        if self.user.role == Role::Auditor {
+        if self.account.user.role == Role::Auditor {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "auditors only read; ask an operator to do this",
@@ -110,20 +147,21 @@ impl Viewer {
         peer: IpAddr,
     ) -> Result<Self, Refusal> {
         if let Some(token) = token(headers) {
-            let user = room.registry.check_token(token.as_bytes());
-            return user
-                .map_err(|_| Refusal::wrong(room, peer))
-                .map(|user| Self {
-                    user,
+            let account = Account::by_token(&room.registry, token);
+            return match account {
+                None => Err(Refusal::wrong(room, peer)),
+                Some(account) => Ok(Self {
+                    account,
                     login: None,
                     until: None,
-                });
+                }),
+            };
         }
         let now = Instant::now();
         let id = cookie(headers).ok_or(Refusal::Missing)?;
-        let (key, user, until) = room.logins.find(id, now).ok_or(Refusal::Missing)?;
+        let (key, account, until) = room.logins.find(id, now).ok_or(Refusal::Missing)?;
         let viewer = Self {
-            user,
+            account,
             login: Some(key),
             until: Some(until),
         };

@@ -38,7 +38,7 @@ pub(super) const FEEDS_MAX: usize = 2048;
 /// Screens have nothing to say.
 const MESSAGE_BYTES_MAX: usize = 4096;
 /// A screen that does not take one message within this time is let go; it resumes with `?since=`.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Without a pong for so long nobody is there.
@@ -92,7 +92,11 @@ pub(super) async fn feed(
             let end = serve(socket, &room, &viewer, client, since.as_deref()).await;
             FEEDS.with_label_values::<&str>(&[]).dec();
             ENDED.with_label_values(&[end.name()]).inc();
-            tracing::debug!(user = viewer.user.name, end = end.name(), "feed ended");
+            tracing::debug!(
+                user = viewer.account.user.name,
+                end = end.name(),
+                "feed ended"
+            );
             drop(place);
         });
     Ok(answer)
@@ -150,7 +154,7 @@ async fn serve(
     let (mut sink, mut stream) = socket.split();
     let mut reader = room.feed.subscribe(since);
     let end = tokio::select! {
-        end = send(&mut sink, &mut reader) => end,
+        end = send(&mut sink, &mut reader, room.feed_write_timeout) => end,
         end = hear(&mut stream) => end,
         end = over(room, viewer, client) => end,
     };
@@ -161,25 +165,33 @@ async fn serve(
     end
 }
 
-async fn send(sink: &mut SplitSink<WebSocket, Message>, reader: &mut FeedReader) -> End {
+async fn send(
+    sink: &mut SplitSink<WebSocket, Message>,
+    reader: &mut FeedReader,
+    limit: Duration,
+) -> End {
     let mut pinged = Instant::now();
     loop {
         // At the latest after the feed's own heart-beat there is a message, so pings need no timer.
         let text = reader.next().await;
-        if let Some(end) = write(sink, Message::Text(text.into())).await {
+        if let Some(end) = write(sink, Message::Text(text.into()), limit).await {
             return end;
         }
         if pinged.elapsed() >= PING_INTERVAL {
             pinged = Instant::now();
-            if let Some(end) = write(sink, Message::Ping(Bytes::new())).await {
+            if let Some(end) = write(sink, Message::Ping(Bytes::new()), limit).await {
                 return end;
             }
         }
     }
 }
 
-async fn write(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> Option<End> {
-    match timeout(WRITE_TIMEOUT, sink.send(message)).await {
+async fn write(
+    sink: &mut SplitSink<WebSocket, Message>,
+    message: Message,
+    limit: Duration,
+) -> Option<End> {
+    match timeout(limit, sink.send(message)).await {
         Ok(Ok(())) => None,
         Ok(Err(_)) => Some(End::Left),
         Err(_) => Some(End::Stalled),

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::Room;
-use super::auth::{Refusal, Viewer};
+use super::auth::{Account, Refusal, Viewer};
 use super::headers::Problem;
 use super::serve::Client;
 use crate::registry::User;
@@ -30,7 +30,7 @@ const ALL_MAX: usize = 4096;
 pub(super) type Key = [u8; 32];
 
 struct Login {
-    user: User,
+    account: Account,
     until: Instant,
 }
 
@@ -51,22 +51,25 @@ impl Default for Logins {
 
 impl Logins {
     /// Opens a login and gives its session id, the value of the cookie.
-    pub fn open(&self, user: User, now: Instant) -> String {
+    pub fn open(&self, account: Account, now: Instant) -> String {
         use base64::Engine;
         let bytes: [u8; 32] = rand::random();
         let id = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
         let mut open = self.open.lock();
         open.retain(|_, l| l.until > now);
-        let of_user = open.values().filter(|l| l.user.name == user.name).count();
+        let of_user = open
+            .values()
+            .filter(|l| l.account.user.name == account.user.name)
+            .count();
         let oldest = open
             .iter()
-            .filter(|(_, l)| of_user < OF_A_USER_MAX || l.user.name == user.name)
+            .filter(|(_, l)| of_user < OF_A_USER_MAX || l.account.user.name == account.user.name)
             .min_by_key(|(_, l)| l.until)
             .map(|(k, _)| *k);
         let full = of_user >= OF_A_USER_MAX || open.len() >= ALL_MAX;
         let evicted = full && oldest.is_some_and(|k| open.remove(&k).is_some());
         let until = now + LIFE;
-        open.insert(key(&id), Login { user, until });
+        open.insert(key(&id), Login { account, until });
         drop(open);
         if evicted {
             self.tell_closed();
@@ -75,11 +78,11 @@ impl Logins {
     }
 
     /// Whose session id it is, and until when.
-    pub fn find(&self, id: &str, now: Instant) -> Option<(Key, User, Instant)> {
+    pub fn find(&self, id: &str, now: Instant) -> Option<(Key, Account, Instant)> {
         let key = key(id);
         let open = self.open.lock();
         let login = open.get(&key).filter(|l| l.until > now)?;
-        Some((key, login.user.clone(), login.until))
+        Some((key, login.account.clone(), login.until))
     }
 
     pub fn is_open(&self, key: &Key, now: Instant) -> bool {
@@ -124,13 +127,12 @@ pub(super) async fn login(
         );
         Problem::new(e.status(), text).into_response()
     })?;
-    let user = room
-        .registry
-        .check_token(credentials.token.trim().as_bytes())
-        .map_err(|_| Refusal::wrong(&room, client.addr.ip()).into_response())?;
-    tracing::info!(target: "audit", user = user.name, peer = %client.addr.ip(), "login");
-    let answer = Json(json!({"name": user.name, "role": user.role}));
-    let id = room.logins.open(user, Instant::now());
+    let account = Account::by_token(&room.registry, credentials.token.trim())
+        .ok_or_else(|| Refusal::wrong(&room, client.addr.ip()).into_response())?;
+    let User { name, role } = account.user.clone();
+    tracing::info!(target: "audit", user = name, peer = %client.addr.ip(), "login");
+    let answer = Json(json!({"name": name, "role": role}));
+    let id = room.logins.open(account, Instant::now());
     Ok((cookie(&id, LIFE, client.tls), answer).into_response())
 }
 
@@ -142,7 +144,7 @@ pub(super) async fn logout(
 ) -> Response {
     if let Some(key) = viewer.login {
         room.logins.close(&key);
-        tracing::info!(target: "audit", user = viewer.user.name, peer = %client.addr.ip(), "logout");
+        tracing::info!(target: "audit", user = viewer.account.user.name, peer = %client.addr.ip(), "logout");
     }
     (
         StatusCode::NO_CONTENT,
@@ -153,7 +155,7 @@ pub(super) async fn logout(
 
 /// `GET /api/v1/me`.
 pub(super) async fn me(State(room): State<Arc<Room>>, viewer: Viewer) -> Response {
-    let User { name, role } = viewer.user;
+    let User { name, role } = viewer.account.user;
     Json(json!({"name": name, "role": role, "box": room.box_id})).into_response()
 }
 
@@ -170,13 +172,9 @@ fn cookie(id: &str, life: Duration, tls: bool) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Role;
 
-    fn user(name: &str) -> User {
-        User {
-            name: name.to_owned(),
-            role: Role::Operator,
-        }
+    fn user(name: &str) -> Account {
+        Account::sample(name)
     }
 
     #[test]
@@ -184,7 +182,7 @@ mod tests {
         let (logins, t) = (Logins::default(), Instant::now());
         let (a, b) = (logins.open(user("anna"), t), logins.open(user("anna"), t));
         assert_ne!(a, b);
-        assert_eq!(logins.find(&a, t).unwrap().1.name, "anna");
+        assert_eq!(logins.find(&a, t).unwrap().1.user.name, "anna");
         assert!(logins.find("guess", t).is_none());
         let mut closed = logins.closed();
         closed.mark_unchanged();

@@ -19,6 +19,7 @@ pub mod whip;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -71,6 +72,7 @@ struct Room {
     map_dir: Option<PathBuf>,
     logins: login::Logins,
     feed_places: Arc<Semaphore>,
+    feed_write_timeout: Duration,
 }
 
 /// Everything that is served over HTTP. Meant for [`serve`], which says who the client is.
@@ -92,6 +94,7 @@ pub fn router(screen: Screen) -> Router {
         map_dir: screen.config.map_dir.clone(),
         logins: login::Logins::default(),
         feed_places: Arc::new(Semaphore::new(feed::FEEDS_MAX)),
+        feed_write_timeout: feed::WRITE_TIMEOUT,
     });
     let video = screen.webrtc.map_or_else(Router::new, |w| video(w, &room));
     routes(room, video)
@@ -112,7 +115,7 @@ fn video(webrtc: WebRtc, room: &Arc<Room>) -> Router {
     let auth: whep::Auth = Arc::new(move |headers, peer| {
         // All calls of WHEP change something, so the cookie alone is not enough.
         Viewer::of(&asked, headers, &Method::POST, peer.ip())
-            .map(|viewer| Principal::User(viewer.user))
+            .map(|viewer| Principal::User(viewer.account.user))
             .map_err(IntoResponse::into_response)
     });
     let whep = whep::router(whep::Whep { webrtc, auth });

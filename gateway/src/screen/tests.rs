@@ -15,11 +15,11 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use super::{EMPTY_GRID, Ready, Room, feed, login, routes, serve, video};
+use super::{EMPTY_GRID, Ready, Room, login, routes, serve, video};
 use crate::event::{Event, Priority, Severity, new_event_id};
 use crate::ids::DeviceId;
 use crate::outbox::{Outbox, Outcome};
-use crate::picture::Feed;
+use crate::picture::{Body, Change, Feed, Key};
 use crate::registry::{Guard, Registry, Role};
 use crate::stream::{Streams, StreamsLimits};
 use crate::webrtc::WebRtc;
@@ -32,6 +32,7 @@ struct House {
     registry: Registry,
     outbox: Outbox,
     ready: Arc<Ready>,
+    feed: Arc<Feed>,
     http: Client,
     stop: watch::Sender<bool>,
     served: tokio::task::JoinHandle<()>,
@@ -54,11 +55,12 @@ async fn open() -> House {
     let ready = Arc::new(Ready::default());
     let (stop, stopping) = watch::channel(false);
     let guard = Arc::new(Guard::default());
+    let feed = Arc::new(Feed::default());
     let streams = Streams::new(StreamsLimits::default());
     let room = Arc::new(Room {
         registry: registry.clone(),
         guard: guard.clone(),
-        feed: Arc::new(Feed::default()),
+        feed: feed.clone(),
         outbox: outbox.clone(),
         streams: streams.clone(),
         ready: ready.clone(),
@@ -66,7 +68,8 @@ async fn open() -> House {
         grid: EMPTY_GRID.into(),
         map_dir: Some(map),
         logins: login::Logins::default(),
-        feed_places: Arc::new(Semaphore::new(feed::FEEDS_MAX)),
+        feed_places: Arc::new(Semaphore::new(super::feed::FEEDS_MAX)),
+        feed_write_timeout: Duration::from_millis(200),
     });
     let limits = crate::config::WebRtc {
         announce: Vec::new(),
@@ -98,6 +101,7 @@ async fn open() -> House {
         registry,
         outbox,
         ready,
+        feed,
         http: Client::new(),
         stop,
         served,
@@ -783,4 +787,56 @@ async fn video_wants_a_user_and_the_cookie_alone_is_not_enough() {
         "a user is no device"
     );
     assert_eq!(status(whip().bearer_auth(&device)).await, 400);
+}
+
+#[tokio::test]
+async fn an_account_that_was_added_again_is_another() {
+    let b = open().await;
+    let cookie = b.login(&b.user("anna", Role::Operator)).await;
+    let socket = b
+        .feed("/api/v1/feed", &[("cookie", &cookie)])
+        .await
+        .unwrap();
+    // As the command line does: the gateway sees both changes at once.
+    let other = Registry::open(b.dir.path()).unwrap();
+    other.revoke_user("anna").unwrap();
+    other.add_user("anna", Role::Operator).unwrap();
+    b.registry.fresh();
+    assert_eq!(closed(socket).await, 1008);
+    let me = b.ask(Method::GET, "/api/v1/me").header("cookie", &cookie);
+    assert_eq!(me.send().await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn a_screen_that_takes_nothing_is_let_go() {
+    let b = open().await;
+    let token = b.user("anna", Role::Operator);
+    // More than the buffers between two sockets hold.
+    let json = format!("{{\"note\":\"{}\"}}", "x".repeat(32 << 20));
+    b.feed.publish([Change::Put {
+        key: Key::Event(new_event_id()),
+        body: Body::new(json, None),
+        moved_to: None,
+    }]);
+    let stalled = || {
+        let text = crate::metrics::text();
+        text.lines()
+            .find_map(|l| l.strip_prefix("kerbside_feeds_ended_total{reason=\"stalled\"} "))
+            .map_or(0, |n| n.parse::<u64>().unwrap())
+    };
+    let before = stalled();
+    let bearer = format!("Bearer {token}");
+    let socket = b
+        .feed("/api/v1/feed", &[("authorization", &bearer)])
+        .await
+        .unwrap();
+    let let_go = async {
+        while stalled() == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, let_go)
+        .await
+        .expect("the screen was kept");
+    drop(socket);
 }

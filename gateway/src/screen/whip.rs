@@ -203,7 +203,6 @@ fn refused(e: &OfferError) -> Response {
         OfferError::Media(_) => StatusCode::NOT_ACCEPTABLE,
         OfferError::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
         OfferError::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        OfferError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let mut r = error(status, &e.to_string());
     if status == StatusCode::SERVICE_UNAVAILABLE {

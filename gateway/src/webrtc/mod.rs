@@ -3,7 +3,7 @@
 //! Here: offers to answers and sessions, ICE-lite, DTLS, SRTP, RTP of one peer. Not here: HTTP (`screen::whip`,
 //! `screen::whep`), who may do what (`registry`), frames (`stream`).
 //!
-//! `offer`, `answer`, `ice`, `secure`, `feedback`, `egress`, `ingress` are pure: bytes and time in, bytes and frames
+//! `offer`, `answer`, `ice`, `hello`, `secure`, `feedback`, `egress`, `ingress` are pure: bytes and time in, bytes and frames
 //! out. `hub` and `tcp` receive, `session` is the task that owns one peer.
 //!
 //! The library's peer connection is not used, only its DTLS, SRTP and STUN: the answers, the payload types and the
@@ -12,6 +12,7 @@
 mod answer;
 mod egress;
 mod feedback;
+mod hello;
 mod hub;
 mod ice;
 mod ingress;
@@ -97,9 +98,6 @@ pub enum OfferError {
     /// 504
     #[error("the camera did not deliver within {} s", PULL_MAX.as_secs())]
     Timeout,
-    /// 500
-    #[error("the session could not be set up: {0}")]
-    Internal(String),
 }
 
 /// What became of a PATCH.
@@ -266,8 +264,11 @@ impl WebRtc {
     ) -> Result<(Answer, Session), OfferError> {
         let s = &*self.shared;
         let (ufrag, password) = (random_hex::<8>(), random_hex::<16>());
-        let secure = Secure::new(s.identity.clone(), offer.fingerprint, offer.wants_us_active)
-            .map_err(|e| OfferError::Internal(e.to_string()))?;
+        let secure = Secure::new(
+            s.identity.clone(),
+            offer.fingerprint,
+            offer.wants_us_active,
+        );
         let (sender, inbox) = mpsc::channel(INBOX_MAX);
         let stop = Arc::new(Notify::new());
         let id = random_hex::<16>();

@@ -25,12 +25,17 @@ use rtc::srtp::option::{srtcp_replay_protection, srtp_replay_protection};
 use rtc::srtp::protection_profile::ProtectionProfile;
 use sha2::{Digest, Sha256};
 
+use super::hello::Hello;
+
 /// GCM first: half the cost of AES-CM with SHA-1, and every current browser has it.
 const PROFILES: [SrtpProtectionProfile; 3] = [
     SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
     SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
     SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
 ];
+/// The library takes the client's first choice, and browsers put AES-CM first: clients that know AES-128-GCM are
+/// offered nothing else.
+const GCM_ONLY: [SrtpProtectionProfile; 1] = [SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm];
 /// Packets; wide enough for retransmissions of a second of video.
 const SRTP_REPLAY_WINDOW: usize = 2048;
 const SRTCP_REPLAY_WINDOW: usize = 128;
@@ -64,7 +69,12 @@ impl Identity {
         })
     }
 
-    fn config(&self, theirs: [u8; 32], is_client: bool) -> Result<Arc<HandshakeConfig>, Error> {
+    fn config(
+        &self,
+        theirs: [u8; 32],
+        is_client: bool,
+        profiles: &[SrtpProtectionProfile],
+    ) -> Result<Arc<HandshakeConfig>, Error> {
         let verify: VerifyPeerCertificateFn = Arc::new(move |certificates, _| {
             let shown: [u8; 32] = certificates
                 .first()
@@ -81,7 +91,7 @@ impl Identity {
             ConfigBuilder::default()
                 .with_crypto_provider(self.crypto.clone())
                 .with_certificates(vec![self.certificate.clone()])
-                .with_srtp_protection_profiles(PROFILES.to_vec())
+                .with_srtp_protection_profiles(profiles.to_vec())
                 .with_client_auth(ClientAuthType::RequireAnyClientCert)
                 // No CA in WebRTC: `verify` compares the fingerprint.
                 .with_insecure_skip_verify(true)
@@ -95,12 +105,24 @@ impl Identity {
 /// The tunnel has no addresses of its own: ICE may move it.
 const TUNNEL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1);
 
+/// How far the handshake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    /// We have to begin, once there is a path.
+    OurTurn,
+    /// The other side has to begin, or has with the first part of its hello.
+    TheirTurn,
+    Yes,
+}
+
 /// One session's DTLS and SRTP.
 pub struct Secure {
     identity: Identity,
     endpoint: Endpoint,
-    /// Set until we have begun as the DTLS client.
-    client: Option<Arc<HandshakeConfig>>,
+    /// The certificate the other side has to show.
+    theirs: [u8; 32],
+    begun: Begun,
+    hello: Hello,
     keys: Option<(Context, Context)>,
     data: Vec<BytesMut>,
     closed: bool,
@@ -108,24 +130,21 @@ pub struct Secure {
 
 impl Secure {
     /// `theirs`: the fingerprint in the offer. `active`: we begin the handshake.
-    ///
-    /// # Errors
-    /// When DTLS cannot be configured.
-    pub fn new(identity: Identity, theirs: [u8; 32], active: bool) -> Result<Self, Error> {
-        let config = identity.config(theirs, active)?;
-        let (server, client) = if active {
-            (None, Some(config))
-        } else {
-            (Some(config), None)
-        };
-        Ok(Self {
+    pub fn new(identity: Identity, theirs: [u8; 32], active: bool) -> Self {
+        Self {
             identity,
-            endpoint: Endpoint::new(TUNNEL, TransportProtocol::UDP, server),
-            client,
+            endpoint: Endpoint::new(TUNNEL, TransportProtocol::UDP, None),
+            theirs,
+            begun: if active {
+                Begun::OurTurn
+            } else {
+                Begun::TheirTurn
+            },
+            hello: Hello::default(),
             keys: None,
             data: Vec::new(),
             closed: false,
-        })
+        }
     }
 
     /// Are there keys to send with?
@@ -143,10 +162,12 @@ impl Secure {
     /// # Errors
     /// Faults of the DTLS library.
     pub fn path_found(&mut self, now: Instant) -> Result<(), Error> {
-        match self.client.take() {
-            Some(config) => self.endpoint.connect(now, TUNNEL, config, None),
-            None => Ok(()),
+        if self.begun != Begun::OurTurn {
+            return Ok(());
         }
+        self.begun = Begun::Yes;
+        let config = self.identity.config(self.theirs, true, &PROFILES)?;
+        self.endpoint.connect(now, TUNNEL, config, None)
     }
 
     /// Takes a DTLS datagram.
@@ -154,9 +175,28 @@ impl Secure {
     /// # Errors
     /// The handshake failed: wrong certificate, nothing in common, malformed.
     pub fn handle_dtls(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Error> {
-        if self.closed {
+        if self.closed || self.begun == Begun::OurTurn {
             return Ok(());
         }
+        if self.begun == Begun::Yes {
+            return self.read(now, datagram);
+        }
+        if !self.hello.push(datagram) {
+            return Ok(());
+        }
+        self.begun = Begun::Yes;
+        let hello = std::mem::take(&mut self.hello);
+        let profiles: &[_] = if hello.knows_aes_128_gcm() {
+            &GCM_ONLY
+        } else {
+            &PROFILES
+        };
+        let config = self.identity.config(self.theirs, false, profiles)?;
+        self.endpoint.set_server_config(Some(config));
+        hello.into_datagrams().try_for_each(|d| self.read(now, &d))
+    }
+
+    fn read(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Error> {
         for event in self
             .endpoint
             .read(now, TUNNEL, None, BytesMut::from(datagram))?
@@ -318,8 +358,8 @@ pub(super) mod tests {
     fn two_sides_share_keys_and_nobody_else() {
         let now = Instant::now();
         let (x, y) = (Identity::generate().unwrap(), Identity::generate().unwrap());
-        let mut client = Secure::new(x.clone(), y.fingerprint, true).unwrap();
-        let mut server = Secure::new(y.clone(), x.fingerprint, false).unwrap();
+        let mut client = Secure::new(x.clone(), y.fingerprint, true);
+        let mut server = Secure::new(y.clone(), x.fingerprint, false);
         client.path_found(now).unwrap();
         shake(&mut client, &mut server, now).unwrap();
         assert!(client.is_ready() && server.is_ready());
@@ -345,8 +385,8 @@ pub(super) mod tests {
     fn a_certificate_that_was_not_offered_is_refused() {
         let now = Instant::now();
         let (x, y) = (Identity::generate().unwrap(), Identity::generate().unwrap());
-        let mut client = Secure::new(x, y.fingerprint, true).unwrap();
-        let mut server = Secure::new(y, [0; 32], false).unwrap();
+        let mut client = Secure::new(x, y.fingerprint, true);
+        let mut server = Secure::new(y, [0; 32], false);
         client.path_found(now).unwrap();
         assert!(shake(&mut client, &mut server, now).is_err());
         assert!(!server.is_ready());

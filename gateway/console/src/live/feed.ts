@@ -50,7 +50,7 @@ export class Feed {
 
   private socket: FeedSocket | null = null;
   private failures = 0;
-  private openedMs = 0;
+  private liveSinceMs = 0;
   private retryTimer: number | null = null;
   private silenceTimer: number | null = null;
 
@@ -83,7 +83,6 @@ export class Feed {
 
   private connect(): void {
     this.retryTimer = null;
-    this.openedMs = this.line.now();
     this.socket = this.line.open(
       feedUrl(this.base, this.user.cursor()),
       (text) => this.heard(text),
@@ -97,6 +96,7 @@ export class Feed {
     if (message === null) return;
     this.lastMessageMs = this.line.now();
     this.watchSilence();
+    if (this.state !== 'live') this.liveSinceMs = this.line.now();
     this.user.onMessage(message);
     this.setState('live');
   }
@@ -109,7 +109,7 @@ export class Feed {
   private lost(): void {
     this.dropSocket();
     if (this.state === 'closed') return;
-    const steady = this.state === 'live' && this.line.now() - this.openedMs >= STEADY_MS;
+    const steady = this.state === 'live' && this.line.now() - this.liveSinceMs >= STEADY_MS;
     this.failures = steady ? 0 : this.failures + 1;
     this.setState('reconnecting');
     this.retryTimer = this.line.after(backoffMs(this.failures, this.line.random()), () => this.connect());

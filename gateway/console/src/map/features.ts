@@ -66,8 +66,8 @@ export function namePoints(grid: Grid): FeatureCollection<Point, { id: string; n
     const zone = area.properties.type === 'zone';
     features.push({
       type: 'Feature',
-      // A zone's name stands at its upper edge: the middle belongs to the cells.
-      geometry: { type: 'Point', coordinates: [(box[0] + box[2]) / 2, zone ? box[3] : (box[1] + box[3]) / 2] },
+      // A zone's name stands at its upper edge, a cell's in its upper part: the middle is where devices are.
+      geometry: { type: 'Point', coordinates: [(box[0] + box[2]) / 2, box[3] - (zone ? 0 : 0.2) * (box[3] - box[1])] },
       properties: { id, name: name ?? id },
     });
   }

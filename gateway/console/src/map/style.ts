@@ -80,7 +80,7 @@ export function mapStyle(palette: Palette): StyleSpecification {
           'text-size': ['interpolate', ['linear'], ['zoom'], 14, 11, 17, 14],
           'text-max-width': 8,
         },
-        paint: { 'text-color': palette.cellText, 'text-halo-color': palette.cellFill, 'text-halo-width': 1 },
+        paint: { 'text-color': palette.cellText },
       },
       {
         id: 'zone-names',
@@ -129,6 +129,22 @@ export function mapStyle(palette: Palette): StyleSpecification {
         },
       },
       {
+        id: 'device-names',
+        type: 'symbol',
+        source: SOURCES.devices,
+        minzoom: NAMES_ZOOM + 0.5,
+        layout: {
+          'text-field': ['get', 'label'],
+          'text-font': FONT,
+          'text-size': 11,
+          'text-anchor': 'top',
+          'text-offset': [0, 1.5],
+          'text-padding': 0,
+          'symbol-sort-key': ['-', 0, ['get', 'order']],
+        },
+        paint: { 'text-color': palette.text, 'text-halo-color': palette.halo, 'text-halo-width': 1.4 },
+      },
+      {
         id: 'device-headings',
         type: 'symbol',
         source: SOURCES.devices,
@@ -149,26 +165,12 @@ export function mapStyle(palette: Palette): StyleSpecification {
         layout: {
           'icon-image': ['get', 'icon'],
           'icon-allow-overlap': true,
-          'icon-ignore-placement': true,
+          // Placed before the names below it, so that names give way to symbols.
+          'icon-padding': 0,
           'icon-size': symbolSize(),
           'symbol-sort-key': ['get', 'order'],
           'symbol-z-order': 'source',
         },
-      },
-      {
-        id: 'device-names',
-        type: 'symbol',
-        source: SOURCES.devices,
-        minzoom: NAMES_ZOOM + 0.5,
-        layout: {
-          'text-field': ['get', 'label'],
-          'text-font': FONT,
-          'text-size': 11,
-          'text-anchor': 'top',
-          'text-offset': [0, 1.45],
-          'symbol-sort-key': ['-', 0, ['get', 'order']],
-        },
-        paint: { 'text-color': palette.text, 'text-halo-color': palette.halo, 'text-halo-width': 1.4 },
       },
     ],
   };
@@ -180,5 +182,5 @@ export function cellIs(id: string | null): ExpressionSpecification {
 }
 
 function symbolSize(): ExpressionSpecification {
-  return ['interpolate', ['linear'], ['zoom'], 11, 0.5, 13.5, 0.78, 15, 1];
+  return ['interpolate', ['linear'], ['zoom'], 11, 0.5, 13.5, 0.72, 15, 0.88, 16.5, 1];
 }

@@ -6,7 +6,9 @@ import type { Palette } from '../palette';
 
 /** Images are drawn at twice their size so that they stay sharp on dense screens. */
 export const SYMBOL_RATIO = 2;
-const SIZE = 40;
+/** Of a device's symbol, and of the wider image that holds the heading's wedge outside of it. */
+const SIZE = 32;
+const HEADING_SIZE = 48;
 const RADIUS = 12.5;
 
 export interface Symbol {
@@ -40,7 +42,7 @@ export function drawNamed(name: string, palette: Palette): ImageData | null {
 }
 
 function drawSymbol(symbol: Symbol, palette: Palette): ImageData {
-  const c = canvas();
+  const c = canvas(SIZE);
   const tone = symbol.sos ? palette.sos : (palette.state[symbol.state] ?? palette.state.silent);
   const filled = symbol.sos || symbol.state === 'live';
   const middle = SIZE / 2;
@@ -86,22 +88,22 @@ function drawSymbol(symbol: Symbol, palette: Palette): ImageData {
 
 /** A wedge on the rim that points north; the map turns it. */
 function drawHeading(tone: string): ImageData {
-  const c = canvas();
-  const middle = SIZE / 2;
+  const c = canvas(HEADING_SIZE);
+  const middle = HEADING_SIZE / 2;
   c.beginPath();
-  c.moveTo(middle, 0.5);
-  c.lineTo(middle + 6, 9);
-  c.quadraticCurveTo(middle, 6.2, middle - 6, 9);
+  c.moveTo(middle, 1);
+  c.lineTo(middle + 7, 10.5);
+  c.quadraticCurveTo(middle, 7, middle - 7, 10.5);
   c.closePath();
   c.fillStyle = tone;
   c.fill();
   return pixels(c);
 }
 
-function canvas(): CanvasRenderingContext2D {
+function canvas(size: number): CanvasRenderingContext2D {
   const node = document.createElement('canvas');
-  node.width = SIZE * SYMBOL_RATIO;
-  node.height = SIZE * SYMBOL_RATIO;
+  node.width = size * SYMBOL_RATIO;
+  node.height = size * SYMBOL_RATIO;
   const context = node.getContext('2d', { willReadFrequently: true });
   if (context === null) throw new Error('this browser has no 2D canvas');
   context.scale(SYMBOL_RATIO, SYMBOL_RATIO);
@@ -109,5 +111,5 @@ function canvas(): CanvasRenderingContext2D {
 }
 
 function pixels(c: CanvasRenderingContext2D): ImageData {
-  return c.getImageData(0, 0, SIZE * SYMBOL_RATIO, SIZE * SYMBOL_RATIO);
+  return c.getImageData(0, 0, c.canvas.width, c.canvas.height);
 }

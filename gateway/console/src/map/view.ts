@@ -18,7 +18,7 @@ const REDRAW_MS = 100;
 const PULSES_MAX = 40;
 const CLICK_REACH_PX = 8;
 const CLOSE_ZOOM = 16;
-const FIT = { padding: 40, duration: 600, maxZoom: 17 } as const;
+const FIT = { padding: 28, duration: 600, maxZoom: 17 } as const;
 
 export class MapView {
   readonly map: MapLibre;

@@ -2,9 +2,8 @@
 
 import type { EventItem } from '../contract';
 import { duration } from '../format';
-import { texts } from '../i18n';
+import { bindAttribute, texts } from '../i18n';
 import type { Context } from './context';
-import { bindAttribute } from '../i18n';
 import { button, h, label, setText } from './dom';
 import { sign } from './icons';
 
@@ -18,7 +17,7 @@ export class Alarm {
 
   private readonly what = h('span', { class: 'alarm-what' });
   private readonly where = h('span', { class: 'alarm-where' });
-  private readonly age = h('span', { class: 'alarm-age' });
+  private readonly age = h('span', { class: 'alarm-age', 'aria-live': 'off' });
   private readonly more = h('span', { class: 'alarm-more' });
   private readonly acknowledged = new Set<string>(remembered());
   private current: EventItem | null = null;
@@ -56,6 +55,8 @@ export class Alarm {
     this.current = waiting[0] ?? null;
     this.root.hidden = this.current === null;
     document.documentElement.classList.toggle('alarmed', this.current !== null);
+    const title = this.current === null ? t.product : `${t.sos.title} · ${this.current.device}`;
+    document.title = `${title} · ${t.productSub}`;
     if (this.current === null) return;
     const { device, unit, cell, note } = this.current;
     setText(this.what, [device, unit].filter((s) => s !== null).join(' · '));

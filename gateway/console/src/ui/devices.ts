@@ -36,6 +36,7 @@ export class DeviceList {
   private readonly clear: HTMLButtonElement;
   private readonly rows = new Map<string, Row>();
   private drawn = '';
+  private selectionSeen: string | null = null;
 
   constructor(private readonly context: Context) {
     const changed = () => this.render();
@@ -86,6 +87,7 @@ export class DeviceList {
       all.length === 0 ? t.list.empty : matching.length === 0 ? t.list.none : matching.length > ROWS_MAX ? t.list.more(matching.length - ROWS_MAX) : '';
     setText(this.foot, foot);
     this.clear.hidden = matching.length > 0 || all.length === 0;
+    this.followSelection();
     this.renderAges();
   }
 
@@ -97,6 +99,14 @@ export class DeviceList {
       if (tracked === undefined || !row.root.isConnected) continue;
       setText(row.age, tracked.fixMs === null ? '—' : duration(now - tracked.fixMs, t));
     }
+  }
+
+  /** A device selected on the map or by an event comes into view here too. */
+  private followSelection(): void {
+    const { selected } = this.context.store;
+    if (selected === this.selectionSeen) return;
+    this.selectionSeen = selected;
+    if (selected !== null) this.rows.get(selected)?.root.scrollIntoView({ block: 'nearest' });
   }
 
   private matches(device: Device): boolean {

@@ -2,7 +2,7 @@
 
 import * as api from '../api';
 import type { GridProperties, Me } from '../contract';
-import { onLanguage, texts } from '../i18n';
+import { bindAttribute, bindText, onLanguage, type Dictionary } from '../i18n';
 import { browserLine, Feed, type FeedState } from '../live/feed';
 import type { MapView } from '../map/view';
 import { readPalette } from '../palette';
@@ -10,8 +10,7 @@ import { Store } from '../store';
 import { Alarm } from './alarm';
 import type { Context } from './context';
 import { DeviceList } from './devices';
-import { bindAttribute } from '../i18n';
-import { h, iconButton, label, setText } from './dom';
+import { h, iconButton, label } from './dom';
 import { EventList } from './events';
 import { sign } from './icons';
 import { DevicePanel } from './panel';
@@ -85,6 +84,7 @@ export class Screen {
     onLanguage(() => this.requestFrame());
     this.clock = window.setInterval(() => this.tick(), 1000);
     window.addEventListener('online', this.hurry);
+    window.addEventListener('pagehide', this.leave);
     document.addEventListener('keydown', this.onKey);
     this.grid = this.loadGrid();
   }
@@ -104,14 +104,19 @@ export class Screen {
     window.clearInterval(this.clock);
     if (this.frame !== null) cancelAnimationFrame(this.frame);
     window.removeEventListener('online', this.hurry);
+    window.removeEventListener('pagehide', this.leave);
     document.removeEventListener('keydown', this.onKey);
     document.documentElement.classList.remove('alarmed');
   }
 
   private readonly hurry = () => this.feed.hurry();
 
+  /** A closed tab gives its place at the video back at once. */
+  private readonly leave = () => this.panel.close();
+
   private readonly onKey = (e: KeyboardEvent) => {
-    if (e.key === 'Escape' && document.fullscreenElement === null) this.store.select(null);
+    const typing = e.target instanceof HTMLInputElement || e.target instanceof HTMLSelectElement;
+    if (e.key === 'Escape' && !typing && document.fullscreenElement === null) this.store.select(null);
   };
 
   private requestFrame(): void {
@@ -170,7 +175,8 @@ export class Screen {
       this.requestFrame();
       return grid;
     } catch (error) {
-      this.noteOnMap((error instanceof Error && texts().map.noGrid(error.message)) || texts().map.failed);
+      const words = error instanceof Error ? error.message : String(error);
+      this.noteOnMap((t) => t.map.noGrid(words));
       return null;
     }
   }
@@ -180,7 +186,7 @@ export class Screen {
       // The map is the larger half of the program: lists and video do not wait for it.
       const { MapView, canDrawMap } = await import('../map/view');
       if (this.closed) return;
-      if (!canDrawMap()) return this.mapAbsent(texts().map.noWebgl);
+      if (!canDrawMap()) return this.mapAbsent((t) => t.map.noWebgl);
       this.map = new MapView(this.mapPlace, this.store, readPalette());
       window.kerbside = { store: this.store, map: this.map.map };
       const grid = await this.grid;
@@ -189,17 +195,17 @@ export class Screen {
       this.requestFrame();
     } catch (error) {
       console.error('map', error);
-      this.mapAbsent(texts().map.failed);
+      this.mapAbsent((t) => t.map.failed);
     }
   }
 
-  private mapAbsent(words: string): void {
+  private mapAbsent(words: (t: Dictionary) => string): void {
     this.root.classList.add('no-map');
     this.noteOnMap(words);
   }
 
-  private noteOnMap(words: string): void {
-    setText(this.mapNote, words);
+  private noteOnMap(words: (t: Dictionary) => string): void {
+    bindText(this.mapNote, words);
     this.mapNote.hidden = false;
   }
 

@@ -8,9 +8,10 @@ use bytes::BytesMut;
 use kerbside_codecs::telemetry::may_publish;
 use tokio::sync::{oneshot, watch};
 
+use super::connect::{self, Connect, Will};
 use super::down::Takes;
 use super::end::End;
-use super::packet::{Bad, Connect, Frame, Version, Will};
+use super::packet::{Bad, Frame, Version};
 use super::session::{ALIASES_MAX, Session};
 use super::sessions::{Claim, TakeOver};
 use super::write::{self, Offer};
@@ -73,7 +74,7 @@ pub(super) async fn admit(
     peer: IpAddr,
 ) -> Result<Admitted, Box<Refusal>> {
     let frame = first.map_err(bad_first)?;
-    let connect = super::packet::connect(&frame).map_err(bad_first)?;
+    let connect = connect::connect(&frame).map_err(bad_first)?;
     let v = connect.version;
     if connect.wants_auth {
         return Err(refusal(v, 5, 0x8c, End::Credentials));
@@ -126,7 +127,10 @@ pub(super) async fn admit(
         if let Some(old) = replaces {
             shared.fleet.close(&device, old).await;
         }
-        shared.sessions.release(&device, &client_id, id, kept);
+        let evicted = shared.sessions.release(&device, &client_id, id, kept);
+        if let Some(will) = evicted {
+            shared.publish_will(&device, id, will).await;
+        }
         return Err(refusal(v, 3, 0x97, End::Busy));
     };
 
@@ -189,7 +193,7 @@ impl Shared {
     pub(super) async fn publish_will(&self, device: &DeviceId, session: SessionId, will: Will) {
         let up = Uplink::new(will.topic.into(), will.payload, crate::clock::Now::read());
         if let Err(e) = self.fleet.message(device, session, up).await {
-            tracing::warn!(%device, error = %e, "a will was not taken");
+            tracing::debug!(%device, error = %e, "a will was not taken");
         }
     }
 }

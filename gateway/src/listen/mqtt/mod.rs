@@ -4,9 +4,10 @@
 //! Not here: what messages mean (`codecs::telemetry`), whom they concern (`device`, `picture`). There is no broker:
 //! devices publish to the gateway and hear from it, never from each other; retained messages are not kept.
 //!
-//! `packet`, `write`: bytes. `up`, `down`, `session`: pure state. `admit`, `task`, `sessions`: connections.
+//! `connect`, `packet`, `write`: bytes. `up`, `down`, `session`: pure state. `admit`, `task`, `sessions`: connections.
 
 mod admit;
+mod connect;
 mod down;
 mod end;
 mod packet;
@@ -190,7 +191,9 @@ pub async fn serve(
                 }
                 Err(e) => {
                     // Out of descriptors, mostly: others must end before more can come.
-                    tracing::warn!(error = %e, "an MQTT connection could not be accepted; waiting a moment");
+                    if shared.may_complain(IpAddr::from([0, 0, 0, 0]), Instant::now()) {
+                        tracing::warn!(error = %e, "an MQTT connection could not be accepted; waiting a moment");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use kerbside_codecs::telemetry::may_subscribe;
 
+use super::connect::Will;
 use super::down::{Delivery, Down, Takes};
 use super::end::End;
-use super::packet::{Bad, Packet, Publish, Version, Wanted, Will};
+use super::packet::{Bad, Packet, Publish, Version, Wanted};
 use super::up::{Outcome, Up};
 use super::write::{self, reason};
 use crate::clock::Now;
@@ -274,7 +275,7 @@ mod tests {
             let mut s = session(version);
             let mut buf = BytesMut::from(&bytes[..]);
             while s.wants_packets() && let Ok(Some(frame)) = next_frame(&mut buf, 1 << 12) {
-                let Ok(p) = packet(version, frame) else { break };
+                let Ok(p) = packet(version, &frame) else { break };
                 if s.handle_packet(p, Now::read()).is_err() {
                     break;
                 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::packet::Will;
+use super::connect::Will;
 use super::session::Kept;
 use crate::ids::{DeviceId, SessionId};
 
@@ -97,23 +97,21 @@ impl Sessions {
     }
 
     /// The connection of `session` is gone; `kept` is what may be resumed. Nothing happens when it was taken over.
+    /// Gives the will of a session that had to make room.
     pub fn release(
         &self,
         device: &DeviceId,
         client_id: &str,
         session: SessionId,
         kept: Option<Kept>,
-    ) {
+    ) -> Option<Will> {
         let mut all = self.0.lock();
-        let Some(named) = all.get_mut(device) else {
-            return;
-        };
-        let Some(at) = named.iter().position(|n| {
+        let named = all.get_mut(device)?;
+        let at = named.iter().position(|n| {
             &*n.client_id == client_id
                 && matches!(n.slot, Slot::Live { session: s, .. } if s == session)
-        }) else {
-            return;
-        };
+        })?;
+        let mut evicted = None;
         let mut mine = named.remove(at);
         if let Some(kept) = kept {
             mine.slot = Slot::Kept(Box::new(kept));
@@ -121,13 +119,15 @@ impl Sessions {
             let is_kept = |n: &Named| matches!(n.slot, Slot::Kept(_));
             if named.iter().filter(|n| is_kept(n)).count() > KEPT_MAX
                 && let Some(oldest) = named.iter().position(is_kept)
+                && let Slot::Kept(gone) = named.remove(oldest).slot
             {
-                named.remove(oldest);
+                evicted = gone.will.map(|(_, will)| will);
             }
         }
         if named.is_empty() {
             all.remove(device);
         }
+        evicted
     }
 
     /// Ends sessions that nobody resumed in time; gives the wills that are due.
@@ -226,7 +226,8 @@ mod tests {
             let id: Arc<str> = n.to_string().into();
             let session = SessionId::next();
             s.claim(&d, &id, session).await;
-            s.release(&d, &id, session, Some(kept(later, Some(later))));
+            let evicted = s.release(&d, &id, session, Some(kept(later, Some(later))));
+            assert_eq!(evicted.is_some(), n == KEPT_MAX);
         }
         assert_eq!(s.0.lock()[&d].len(), KEPT_MAX);
         assert!(s.sweep(now).is_empty());

@@ -173,21 +173,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let queue = Arc::clone(&self.a.queue);
             let result = tokio::select! {
                 biased;
+                // First what ends the connection: a client that never pauses must not outlast it.
                 asker = &mut self.a.taken_over => return (End::TakenOver, asker.ok()),
+                changed = revocations.changed() => match changed {
+                    Ok(()) if self.shared.registry.is_valid(&self.a.principal) => Ok(()),
+                    _ => Err(End::Revoked),
+                },
+                _ = shutdown.wait_for(|stop| *stop) => Err(End::ShuttingDown),
                 outcome = handed(&mut self.handing) => {
                     self.handing = None;
                     self.a.session.handle_outcome(outcome)
                 }
                 done = poll_fn(|cx| poll_io(
                     &mut self.io, &mut self.inbuf, &mut self.a.session.out, &mut self.flushing, reads, cx,
-                )) => self.after_io(done),
+                )) => self.after_io(&done),
                 () = queue.pushed(), if sends => Ok(()),
                 () = &mut timer => self.check_time(reads),
-                changed = revocations.changed() => match changed {
-                    Ok(()) if self.shared.registry.is_valid(&self.a.principal) => Ok(()),
-                    _ => Err(End::Revoked),
-                },
-                _ = shutdown.wait_for(|stop| *stop) => Err(End::ShuttingDown),
             };
             if let Err(end) = result {
                 return (end, None);
@@ -202,22 +203,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Everything that can be done without waiting.
     fn work(&mut self) -> Result<(), End> {
-        let a = &mut self.a;
-        while a.session.wants_packets() {
+        while self.a.session.wants_packets() {
             let max = self.shared.limits.packet_bytes_max;
             let Some(frame) = next_frame(&mut self.inbuf, max)? else {
                 break;
             };
             self.last_in = Instant::now();
-            let packet = packet::packet(a.session.version(), frame)?;
-            a.session.handle_packet(packet, Now::read())?;
+            let packet = packet::packet(self.a.session.version(), &frame)?;
+            self.a.session.handle_packet(packet, Now::read())?;
         }
         if self.inbuf.is_empty() {
             self.inbuf = BytesMut::new();
         }
+        self.hand_over()?;
+        while self.a.session.wants_downlinks()
+            && let Some(d) = self.a.queue.pop()
+        {
+            self.a.session.handle_downlink(d);
+        }
+        Ok(())
+    }
+
+    /// Sends the next message on its way, unless one is under way.
+    fn hand_over(&mut self) -> Result<(), End> {
+        let a = &mut self.a;
         while self.handing.is_none()
             && let Some(up) = a.session.poll_uplink()
         {
+            // Only now: an earlier message may have announced the aircraft this one speaks for.
             if !may_publish(a.device.as_str(), &a.topology.borrow(), &up.topic) {
                 up.shed("not_authorized");
                 a.session.handle_outcome(Outcome::Unauthorized)?;
@@ -232,15 +245,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }));
         }
-        while a.session.wants_downlinks()
-            && let Some(d) = a.queue.pop()
-        {
-            a.session.handle_downlink(d);
-        }
         Ok(())
     }
 
-    fn after_io(&mut self, done: io::Result<Moved>) -> Result<(), End> {
+    /// Messages that came before the end still find their owner; those acknowledged now are not sent again.
+    async fn drain(&mut self) -> Result<(), End> {
+        loop {
+            self.hand_over()?;
+            let Some(handing) = &mut self.handing else {
+                return Ok(());
+            };
+            let outcome = handing.await;
+            self.handing = None;
+            self.a.session.handle_outcome(outcome)?;
+        }
+    }
+
+    fn after_io(&mut self, done: &io::Result<Moved>) -> Result<(), End> {
         let Ok(moved) = done else {
             return Err(End::Broken);
         };
@@ -288,13 +309,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Last words, the will, and what becomes of the session.
     async fn finish(mut self: Box<Self>, end: End, successor: Option<TakeOver>) {
-        // A message whose owner is about to answer: its acknowledgement saves the device from sending it again.
-        if let Some(handing) = self.handing.take()
-            && let Ok(outcome) = timeout(GOODBYE_MAX, handing).await
-            && self.a.session.handle_outcome(outcome).is_err()
-        {
-            tracing::debug!(device = %self.a.device, "the last message was not taken");
+        if end != End::Revoked && !matches!(timeout(GOODBYE_MAX, self.drain()).await, Ok(Ok(()))) {
+            tracing::debug!(device = %self.a.device, "not all last messages were taken");
         }
+        self.handing = None;
         self.a.session.say_goodbye(end);
         let out = std::mem::take(&mut self.a.session.out);
         // The client may be gone: nothing depends on its hearing this.
@@ -329,7 +347,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             asker = taken_over.try_recv().ok();
         }
         match asker {
-            None => shared.sessions.release(&a.device, &a.client_id, a.id, kept),
+            None => {
+                let evicted = shared.sessions.release(&a.device, &a.client_id, a.id, kept);
+                if let Some(will) = evicted {
+                    shared.publish_will(&a.device, a.id, will).await;
+                }
+            }
             Some(asker) => {
                 if asker.send(kept).is_err() {
                     tracing::debug!(device = %a.device, "a session was asked for and not taken");

@@ -242,7 +242,7 @@ mod tests {
             publish(&mut out, version, &topic, &payload, qos, id, true);
             prop_assert_eq!(out.len(), publish_len(version, &topic, &payload, qos));
             let frame = packet::next_frame(&mut out, 1 << 20).unwrap().unwrap();
-            let packet::Packet::Publish(p) = packet::packet(version, frame).unwrap() else {
+            let packet::Packet::Publish(p) = packet::packet(version, &frame).unwrap() else {
                 panic!("not a publish");
             };
             prop_assert_eq!(&*p.topic, topic.as_str());

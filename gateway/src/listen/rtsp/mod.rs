@@ -1,0 +1,165 @@
+//! RTSP: devices push, screens play, both at one port (RFC 2326; media over TCP interleaved or UDP).
+//!
+//! Here: sockets, who may do what, and the way between packets and streams. Not here: the protocol
+//! (`kerbside_codecs::rtsp`), frames and readers' cursors (`stream`).
+//!
+//! One task per connection. It reads only while its answers are taken, so a client that does not read is not read
+//! either; frames that it does not take are lost for it alone.
+
+mod auth;
+mod conn;
+mod play;
+mod ports;
+mod push;
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use kerbside_codecs::rtsp::digest::Nonces;
+use prometheus::{IntCounterVec, IntGaugeVec};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::metrics;
+use crate::registry::{Guard, Registry};
+use crate::stream::Streams;
+
+static CONNECTIONS: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| metrics::gauge("kerbside_rtsp_connections", "RTSP connections now", &[]));
+static CLOSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    metrics::counter(
+        "kerbside_rtsp_closed_total",
+        "RTSP connections by why they ended",
+        &["reason"],
+    )
+});
+
+/// Time for TLS, and then for the first request.
+const GREETING_MAX: Duration = Duration::from_secs(10);
+const CONNECTIONS_MAX: usize = 4096;
+
+/// What all connections share.
+pub struct Shared {
+    pub registry: Registry,
+    pub guard: Arc<Guard>,
+    pub streams: Streams,
+    /// Ports for media over UDP; None: any free ones.
+    pub udp_ports: Option<RangeInclusive<u16>>,
+    pub connections_max: usize,
+    nonces: Nonces,
+    began: Instant,
+}
+
+impl Shared {
+    pub fn new(registry: Registry, guard: Arc<Guard>, streams: Streams) -> Self {
+        Self {
+            registry,
+            guard,
+            streams,
+            udp_ports: None,
+            connections_max: CONNECTIONS_MAX,
+            nonces: Nonces::new(rand::random()),
+            began: Instant::now(),
+        }
+    }
+}
+
+/// Serves until `shutdown` says true; then the connections are closed. With `tls`, media over UDP are refused.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    shared: Arc<Shared>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            a = listener.accept() => a,
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                if let Err(e) = ended
+                    && e.is_panic()
+                {
+                    tracing::error!(error = %e, "an RTSP connection ended by a fault of the gateway");
+                }
+                continue;
+            }
+            _ = shutdown.wait_for(|stop| *stop) => break,
+        };
+        match accepted {
+            Ok((_, _)) if connections.len() >= shared.connections_max => {
+                CLOSED.with_label_values(&["too_many"]).inc();
+            }
+            Ok((stream, peer)) => {
+                connections.spawn(connection(stream, peer, acceptor.clone(), shared.clone()));
+            }
+            Err(e) => {
+                // Out of file descriptors, mostly: wait for some to come back.
+                tracing::warn!(error = %e, "an RTSP connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+    connections.shutdown().await;
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: Option<tokio_rustls::TlsAcceptor>,
+    shared: Arc<Shared>,
+) {
+    let _open = Open::new();
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
+    tune(&stream);
+    let ends = conn::Ends {
+        local: SocketAddr::new(local.ip().to_canonical(), local.port()),
+        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+        secure: acceptor.is_some(),
+    };
+    let reason = match acceptor {
+        None => conn::run(stream, ends, shared).await,
+        Some(acceptor) => match tokio::time::timeout(GREETING_MAX, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => conn::run(stream, ends, shared).await,
+            Ok(Err(_)) => "tls_failed",
+            Err(_) => "tls_timeout",
+        },
+    };
+    CLOSED.with_label_values(&[reason]).inc();
+}
+
+/// Little unsent data in the kernel: what is late is better lost here, from a key frame on.
+fn tune(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10));
+    let done = socket
+        .set_tcp_nodelay(true)
+        .and_then(|()| socket.set_tcp_keepalive(&keepalive))
+        .and_then(|()| socket.set_tcp_notsent_lowat(128 << 10));
+    if let Err(e) = done {
+        tracing::debug!(error = %e, "an RTSP socket could not be tuned");
+    }
+}
+
+/// Counts a connection while it lives.
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        CONNECTIONS.with_label_values::<&str>(&[]).inc();
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        CONNECTIONS.with_label_values::<&str>(&[]).dec();
+    }
+}
