@@ -152,8 +152,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failed {
 fn run(cli: &Cli) -> Result<(), Failed> {
     let config = load(cli, Reading::ToRun)?;
     crate::log::init();
-    tracing::info!(box_id = config.box_id, state = %cli.state.display(), "configured");
-    Ok(crate::app::run(config, &cli.state)?)
+    crate::app::run(config, &cli.state)?;
+    Ok(())
 }
 
 fn check(cli: &Cli) -> Result<(), Failed> {
@@ -173,7 +173,7 @@ fn load(cli: &Cli, reading: Reading) -> Result<Config, Failed> {
         },
         grid: |text| {
             let faults = Grid::parse(text).err().unwrap_or_default();
-            faults.into_iter().map(|f| (f.feature, f.reason)).collect()
+            faults.iter().map(|f| (f.line, f.to_string())).collect()
         },
     };
     config::load(&cli.config, &checks, reading).map_err(|faults| {

@@ -40,8 +40,8 @@ pub struct Local {
     /// SHA-256 of our certificate.
     pub fingerprint: [u8; 32],
     pub addresses: Vec<IpAddr>,
-    pub udp_port: u16,
-    pub tcp_port: Option<u16>,
+    /// UDP and TCP.
+    pub port: u16,
 }
 
 /// Chooses for a reader: what of the stream this offer can take.
@@ -80,9 +80,8 @@ pub fn play(offer: &Offer, media: &[Medium]) -> Result<Plan, String> {
         .iter()
         .any(|s| s.kind == SectionKind::Medium(MediumKind::Video) && s.receives && !s.disabled);
     let is_video = |m: &Medium| m.codec.kind() == MediumKind::Video;
-    let video_missed = wants_video
-        && media.iter().any(is_video)
-        && !agreed.iter().any(|a| is_video(&a.codec));
+    let video_missed =
+        wants_video && media.iter().any(is_video) && !agreed.iter().any(|a| is_video(&a.codec));
     if agreed.is_empty() || video_missed {
         let carried: Vec<_> = media.iter().map(|m| m.codec.encoding_name()).collect();
         return Err(format!(
@@ -246,7 +245,9 @@ fn carried(f: &Format, kind: MediumKind) -> Option<Medium> {
             sps: Bytes::new(),
             pps: Bytes::new(),
         },
-        MediumKind::Audio if is("opus", 48_000) => Codec::Opus { channels: f.channels },
+        MediumKind::Audio if is("opus", 48_000) => Codec::Opus {
+            channels: f.channels,
+        },
         MediumKind::Audio if is("PCMA", 8_000) && f.channels == 1 => Codec::Pcma,
         MediumKind::Audio if is("PCMU", 8_000) && f.channels == 1 => Codec::Pcmu,
         _ => return None,
@@ -265,9 +266,7 @@ fn new_ssrc() -> u32 {
 pub fn write(offer: &Offer, plan: &Plan, local: &Local) -> String {
     let mut s = String::with_capacity(2048);
     let number: u64 = rand::random::<u64>() >> 1;
-    let taken = |i: usize| {
-        plan.media.iter().any(|a| a.section == i) || plan.data == Some(i)
-    };
+    let taken = |i: usize| plan.media.iter().any(|a| a.section == i) || plan.data == Some(i);
     line(&mut s, "v=0");
     line(&mut s, &format!("o=- {number} 1 IN IP4 127.0.0.1"));
     line(&mut s, "s=-");
@@ -357,7 +356,10 @@ fn medium_section(s: &mut String, section: &Section, a: &Agreed, we_send: bool) 
 fn transport(s: &mut String, offer: &Offer, local: &Local) {
     line(s, &format!("a=ice-ufrag:{}", local.ufrag));
     line(s, &format!("a=ice-pwd:{}", local.password));
-    line(s, &format!("a=fingerprint:sha-256 {}", colons(&local.fingerprint)));
+    line(
+        s,
+        &format!("a=fingerprint:sha-256 {}", colons(&local.fingerprint)),
+    );
     line(
         s,
         if offer.wants_us_active {
@@ -370,17 +372,16 @@ fn transport(s: &mut String, offer: &Offer, local: &Local) {
         // RFC 8445 §5.1.2.1: host candidates 126; loopback and TCP last.
         let rank = 65_535 - i.min(1000) - if ip.is_loopback() { 2000 } else { 0 };
         let udp = (126 << 24) + (rank << 8) + 255;
+        let tcp = (90 << 24) + (rank << 8) + 255;
+        let port = local.port;
         line(
             s,
-            &format!("a=candidate:{i} 1 udp {udp} {ip} {} typ host", local.udp_port),
+            &format!("a=candidate:{i} 1 udp {udp} {ip} {port} typ host"),
         );
-        if let Some(port) = local.tcp_port {
-            let tcp = (90 << 24) + (rank << 8) + 255;
-            line(
-                s,
-                &format!("a=candidate:t{i} 1 tcp {tcp} {ip} {port} typ host tcptype passive"),
-            );
-        }
+        line(
+            s,
+            &format!("a=candidate:t{i} 1 tcp {tcp} {ip} {port} typ host tcptype passive"),
+        );
     }
     line(s, "a=end-of-candidates");
 }
@@ -449,8 +450,7 @@ mod tests {
             password: "p".repeat(32),
             fingerprint: [0xab; 32],
             addresses: vec![[192, 0, 2, 1].into(), [127, 0, 0, 1].into()],
-            udp_port: 8189,
-            tcp_port: Some(8189),
+            port: 8189,
         }
     }
 
@@ -462,10 +462,18 @@ mod tests {
                 .format
                 .payload_type
         };
-        assert_eq!(chosen(&[0x67, 0x42, 0xc0, 0x1f]), 108, "constrained baseline");
+        assert_eq!(
+            chosen(&[0x67, 0x42, 0xc0, 0x1f]),
+            108,
+            "constrained baseline"
+        );
         assert_eq!(chosen(&[0x67, 0x42, 0x00, 0x1f]), 102, "baseline");
         assert_eq!(chosen(&[0x67, 0x4d, 0x40, 0x28]), 127, "main");
-        assert_eq!(chosen(&[0x67, 0x64, 0x00, 0x28]), 127, "high: main is nearest");
+        assert_eq!(
+            chosen(&[0x67, 0x64, 0x00, 0x28]),
+            127,
+            "high: main is nearest"
+        );
         assert_eq!(chosen(&[]), 108, "unknown");
     }
 

@@ -147,7 +147,7 @@ export class Screen {
 
   private showDevice(id: string): void {
     this.store.select(id);
-    const position = this.store.devices.get(id)?.device.position;
+    const position = this.store.devices.get(id)?.position;
     if (position != null) this.map?.flyTo(position);
   }
 
