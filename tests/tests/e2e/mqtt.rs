@@ -213,7 +213,7 @@ async fn devices_listen_to_their_own_downlink_only() {
     ];
     let listening = listener(&gateway, "own-downlink", &own);
     until(LIMIT, "the own downlink is granted", || {
-        listener
+        listening
             .tail(20)
             .contains("Subscribed (mid: 1): 1")
             .then_some(())
