@@ -57,7 +57,6 @@ pub struct Report {
     pub protocol: String,
     pub state: String,
     pub dtls: String,
-    pub channel: String,
     /// The newest text on the data channel.
     pub message: String,
     pub error: String,
