@@ -24,7 +24,7 @@ pub enum Priority {
 }
 
 /// A flagged fact. `id` is its idempotency key on every way out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     pub id: EventId,
     /// Name of the rule's kind: `sos`, `zone_left`, `battery_low`, `stream_lost`…
@@ -48,7 +48,8 @@ pub struct Event {
     pub streams: Vec<String>,
     /// Free text for people (from the device or the rule).
     pub note: Option<String>,
-    /// Two events with the same key are one: a message that a device sent again.
+    /// Two events with the same key are one: a message that a device sent again. Never leaves the gateway.
+    #[serde(skip)]
     pub dedup_key: Option<String>,
 }
 

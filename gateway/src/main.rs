@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `kerbside`; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    kerbside::cli::main()
+}

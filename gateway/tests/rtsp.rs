@@ -68,10 +68,6 @@ impl Gateway {
         format!("{}://{credentials}{at}{}/{path}", self.scheme, self.addr)
     }
 
-    fn push_url(&self) -> String {
-        self.url(&format!("bc-01:{}", self.password), "bc-01/main")
-    }
-
     fn play_url(&self) -> String {
         self.url(&format!("anna:{}", self.token), "bc-01/main")
     }
@@ -197,6 +193,7 @@ async fn ends(mut child: Child) -> ExitStatus {
         .unwrap()
 }
 
+/// Decodes so many video frames and some sound; any fault ends it with a failure.
 fn play_ffmpeg(url: &str, transport: &str, frames: &str) -> Child {
     start(
         "ffmpeg",
@@ -210,9 +207,13 @@ fn play_ffmpeg(url: &str, transport: &str, frames: &str) -> Child {
             "-i",
             url,
             "-map",
-            "0",
+            "0:v",
+            "-map",
+            "0:a",
             "-frames:v",
             frames,
+            "-frames:a",
+            "20",
             "-f",
             "null",
             "-",
@@ -465,5 +466,107 @@ async fn answers_to_raw_requests() {
         [0],
         "garbage is closed without an answer"
     );
+    g.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_is_pulled_while_somebody_reads() {
+    for transport_tcp in [true, false] {
+        // The camera: another gateway, whose stream ffmpeg feeds.
+        let camera = Gateway::start(None).await;
+        let _push = camera.push_ffmpeg("tcp", "bc-01/main");
+        frames(&mut camera.reader("bc-01/main").await, 10).await;
+        let id = StreamId::parse("cam-7/main").unwrap();
+        let config = kerbside::config::Camera {
+            stream: id.clone(),
+            url: camera.url("", "bc-01/main").parse().unwrap(),
+            username: Some("anna".into()),
+            password: Some(camera.token.clone()),
+            on_demand: true,
+            transport_tcp,
+            unit: None,
+            position: None,
+        };
+        let streams = Streams::new(StreamsLimits::default());
+        let (stop, stopped) = watch::channel(false);
+        let io = tokio::runtime::Handle::current();
+        let tasks = kerbside::listen::pull::start(&io, &[config], &streams, &stopped);
+        assert_eq!(
+            streams.status()[0].phase,
+            "idle",
+            "nobody reads, nobody pulls"
+        );
+        let mut reader = streams
+            .read(&id, PATIENCE)
+            .await
+            .expect("the camera delivers");
+        frames(&mut reader, 60).await;
+        let status = &streams.status()[0];
+        assert_eq!(
+            (status.protocol, status.codecs.as_slice()),
+            (Some("pull"), &["H264", "PCMA"][..])
+        );
+        stop.send(true).unwrap();
+        for t in tasks {
+            timeout(PATIENCE, t).await.expect("the task ends").unwrap();
+        }
+        camera.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_takes_nothing_is_closed_and_holds_up_nobody() {
+    use base64::Engine;
+    use bytes::Bytes;
+    use kerbside::stream::NewFrame;
+    use kerbside_codecs::media::{Codec, Medium, Payloads};
+    use std::time::Instant;
+
+    let g = Gateway::start(None).await;
+    let id = StreamId::parse("bc-01/main").unwrap();
+    let medium = Medium {
+        codec: Codec::Pcma,
+        clock_rate: 8000,
+    };
+    let publisher = g.streams.publish(&id, vec![medium], "test").unwrap();
+    let mut socket = TcpStream::connect(g.addr).await.unwrap();
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("anna:{}", g.token));
+    let setup = format!(
+        "SETUP rtsp://h/bc-01/main RTSP/1.0\r\nCSeq: 1\r\nTransport: RTP/AVP/TCP;interleaved=0-1\r\n\
+         Authorization: Basic {basic}\r\n\r\nPLAY rtsp://h/bc-01/main RTSP/1.0\r\nCSeq: 2\r\n\r\n"
+    );
+    socket.write_all(setup.as_bytes()).await.unwrap();
+    let mut good = g.streams.read(&id, PATIENCE).await.unwrap();
+    let both = async {
+        while g.streams.status()[0].readers != 2 {
+            g.streams.changes().await;
+        }
+    };
+    timeout(PATIENCE, both).await.expect("both read");
+    let payload = Bytes::from(vec![1; 60_000]);
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let mut pushed = 0;
+    let closed = async {
+        while g.streams.status()[0].readers == 2 {
+            ticks.tick().await;
+            pushed += 1;
+            let frame = NewFrame {
+                medium: 0,
+                key: true,
+                time: pushed * 40,
+                arrived: Instant::now(),
+                payloads: Payloads::single(payload.clone()),
+            };
+            publisher.push(frame).unwrap();
+            assert!(
+                matches!(good.poll(), Some(Item::Frame { .. })),
+                "the other one gets every frame"
+            );
+        }
+    };
+    timeout(PATIENCE, closed)
+        .await
+        .expect("the stalled reader is closed");
+    assert_eq!(good.lost(), 0);
     g.end().await;
 }

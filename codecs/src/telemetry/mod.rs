@@ -1,5 +1,322 @@
 //! What devices say, decoded: one file per device protocol, one [`Report`] for all of them.
+//!
+//! Here: which topic belongs to which protocol, who may use it, bytes to reports. Not here: MQTT itself, and what
+//! the reports mean together (gateway `picture`). A new protocol is one file and one line in [`CODECS`].
 
+mod dji;
+mod field;
+mod json;
 pub mod report;
 
 pub use report::{Datum, Fault, Fix, Report, Sos};
+
+/// Longest payload that is looked at, bytes.
+pub const PAYLOAD_MAX: usize = 256 * 1024;
+/// Device time may be this far ahead of arrival, milliseconds.
+pub const FUTURE_MAX_MS: i64 = 5 * 60 * 1000;
+
+/// What one message came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decoded {
+    /// Oldest first. Faults of a report's parts are in the report.
+    pub reports: Vec<Report>,
+    /// To be published to the device that sent the message.
+    pub replies: Vec<Reply>,
+    /// The aircraft that a dock or a remote control now speaks for; replaces what it announced before.
+    pub topology: Option<Vec<SubDevice>>,
+    /// Faults of the message that belong to no report.
+    pub faults: Vec<Fault>,
+}
+
+impl Decoded {
+    fn refused(fault: Fault) -> Self {
+        Self {
+            faults: vec![fault],
+            ..Self::default()
+        }
+    }
+}
+
+/// An answer that the protocol demands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub topic: String,
+    pub payload: String,
+}
+
+/// A device without a session of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubDevice {
+    /// A valid device id.
+    pub sn: String,
+    /// `drone`, `dock`…; None: unknown to us.
+    pub kind: Option<&'static str>,
+    /// Name, or the maker's model key when we know no name.
+    pub model: Option<String>,
+}
+
+/// One message as it arrived.
+struct Message<'a> {
+    /// The device id in the topic.
+    speaker: &'a str,
+    /// The topic's part behind the device id.
+    channel: &'a str,
+    topic: &'a str,
+    payload: &'a [u8],
+    arrived_ms: i64,
+}
+
+/// One protocol over MQTT.
+struct Codec {
+    /// An uplink topic → device id and channel; None: not of this protocol.
+    up: fn(topic: &str) -> Option<(&str, &str)>,
+    /// Is this filter within the downlink of the device?
+    down: fn(device: &str, filter: &str) -> bool,
+    /// May a device speak for the aircraft it announced?
+    for_sub_devices: bool,
+    decode: fn(&Message<'_>) -> Decoded,
+}
+
+const CODECS: [Codec; 2] = [json::CODEC, dji::CODEC];
+
+fn find(topic: &str) -> Option<(&'static Codec, &str, &str)> {
+    CODECS.iter().find_map(|codec| {
+        let (speaker, channel) = (codec.up)(topic)?;
+        Some((codec, speaker, channel))
+    })
+}
+
+/// Decodes what `device` published. `arrived_ms`: wallclock of the gateway, ms since 1970 UTC. Never fails: what
+/// cannot be read is a [`Fault`]. Whether the device may use the topic is [`may_publish`]'s question.
+pub fn decode(device: &str, topic: &str, payload: &[u8], arrived_ms: i64) -> Decoded {
+    let Some((codec, speaker, channel)) = find(topic) else {
+        return Decoded::refused(Fault::UnknownTopic);
+    };
+    if speaker != device && !codec.for_sub_devices {
+        return Decoded::refused(Fault::UnknownTopic);
+    }
+    let mut decoded = (codec.decode)(&Message {
+        speaker,
+        channel,
+        topic,
+        payload,
+        arrived_ms,
+    });
+    for report in &mut decoded.reports {
+        if report
+            .device_time_ms
+            .is_some_and(|t| t > arrived_ms.saturating_add(FUTURE_MAX_MS))
+        {
+            report.device_time_ms = None;
+            report.faults.push(Fault::FromFuture);
+        }
+    }
+    decoded
+}
+
+/// May this device publish to this topic: its own uplink, or that of an aircraft it announced?
+pub fn may_publish(device: &str, sub_devices: &[String], topic: &str) -> bool {
+    find(topic).is_some_and(|(codec, speaker, _)| {
+        speaker == device || codec.for_sub_devices && sub_devices.iter().any(|s| s == speaker)
+    })
+}
+
+/// May this device subscribe to this filter: is all of it within its own downlink?
+pub fn may_subscribe(device: &str, filter: &str) -> bool {
+    is_id(device) && CODECS.iter().any(|codec| (codec.down)(device, filter))
+}
+
+/// A valid device id: `[A-Za-z0-9._-]{1,64}` and not only dots.
+fn is_id(s: &str) -> bool {
+    (1..=64).contains(&s.len())
+        && s.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && s.bytes().any(|b| b != b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::geo;
+
+    #[test]
+    fn a_device_publishes_under_its_own_name_only() {
+        for (topic, may) in [
+            ("kerbside/v1/bc-01/report", true),
+            ("kerbside/v1/bc-01/sos", true),
+            ("kerbside/v1/bc-02/report", false),
+            ("kerbside/v1/bc-01/down/x", false),
+            ("kerbside/v1/bc-01/report/x", false),
+            ("kerbside/v1/uav-1/report", false),
+            ("thing/product/bc-01/osd", true),
+            ("thing/product/uav-1/osd", true),
+            ("thing/product/uav-2/osd", false),
+            ("thing/product/bc-01/services", false),
+            ("sys/product/bc-01/status", true),
+            ("thing/product/bc-01/status", true),
+            ("sys/product/bc-01/osd", false),
+            ("", false),
+            ("$SYS/x", false),
+        ] {
+            assert_eq!(
+                may_publish("bc-01", &["uav-1".to_owned()], topic),
+                may,
+                "{topic}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_device_hears_its_own_downlink_only() {
+        for (filter, may) in [
+            ("kerbside/v1/bc-01/down/#", true),
+            ("kerbside/v1/bc-01/down/+/x", true),
+            ("kerbside/v1/bc-01/down/orders", true),
+            ("kerbside/v1/bc-01/down/", false),
+            ("kerbside/v1/bc-01/#", false),
+            ("kerbside/v1/+/down/#", false),
+            ("kerbside/v1/bc-02/down/#", false),
+            ("kerbside/v1/bc-01/down/a#", false),
+            ("kerbside/v1/bc-01/down/#/a", false),
+            ("kerbside/v1/bc-01/down/a+", false),
+            ("#", false),
+            ("+/v1/bc-01/down/#", false),
+            ("$share/g/kerbside/v1/bc-01/down/#", false),
+            ("thing/product/bc-01/services", true),
+            ("thing/product/bc-01/events_reply", true),
+            ("thing/product/bc-01/requests_reply", true),
+            ("thing/product/bc-01/property/set", true),
+            ("sys/product/bc-01/status_reply", true),
+            ("thing/product/bc-01/#", false),
+            ("thing/product/+/services", false),
+            ("thing/product/bc-01/osd", false),
+        ] {
+            assert_eq!(may_subscribe("bc-01", filter), may, "{filter}");
+        }
+        assert!(!may_subscribe("+", "kerbside/v1/+/down/#"));
+    }
+
+    #[test]
+    fn an_unknown_topic_is_a_fault() {
+        assert_eq!(
+            decode("a", "other/topic", b"{}", 0),
+            Decoded::refused(Fault::UnknownTopic)
+        );
+    }
+
+    #[test]
+    fn a_time_from_the_future_is_dropped_and_the_position_stays() {
+        let d = decode(
+            "a",
+            "kerbside/v1/a/report",
+            br#"{"time_ms":1795219500001,"position":{"lat":37.7,"lon":112.7}}"#,
+            1_795_219_200_000,
+        );
+        assert_eq!(d.reports[0].device_time_ms, None);
+        assert_eq!(d.reports[0].faults, [Fault::FromFuture]);
+        assert!(d.reports[0].fix.is_some());
+    }
+
+    const TOPICS: [&str; 8] = [
+        "kerbside/v1/a/report",
+        "kerbside/v1/a/sos",
+        "thing/product/a/osd",
+        "thing/product/a/state",
+        "thing/product/a/events",
+        "thing/product/a/requests",
+        "sys/product/a/status",
+        "thing/product/a/services_reply",
+    ];
+
+    fn check(topic: &str, payload: &[u8]) {
+        let arrived_ms = 1_795_219_200_000;
+        let d = decode("a", topic, payload, arrived_ms);
+        assert!(d.reports.len() <= 256);
+        for r in &d.reports {
+            assert!(is_id(&r.device));
+            assert!(
+                r.device_time_ms
+                    .is_none_or(|t| t <= arrived_ms + FUTURE_MAX_MS)
+            );
+            assert!(r.battery_pct.is_none_or(|b| (0.0..=100.0).contains(&b)));
+            if let Some(f) = &r.fix {
+                assert!(geo::valid(f.lat, f.lon) && (f.lat, f.lon) != (0.0, 0.0));
+                assert!(f.accuracy_m.is_none_or(|a| a.is_finite() && a >= 0.0));
+                assert!(f.heading_deg.is_none_or(|h| (0.0..360.0).contains(&h)));
+            }
+        }
+    }
+
+    /// JSON that looks like what devices send, with any value in any place.
+    fn value() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::Value;
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            (-200.0..200.0_f64).prop_map(Value::from),
+            "[a-z0-9.+-]{0,20}".prop_map(Value::from),
+            (-200.0..200.0_f64).prop_map(|f| Value::from(f.to_string())),
+        ];
+        let key = prop::sample::select(vec![
+            "time_ms",
+            "timestamp",
+            "position",
+            "lat",
+            "lon",
+            "alt_m",
+            "accuracy_m",
+            "speed_mps",
+            "heading_deg",
+            "datum",
+            "battery_pct",
+            "kind",
+            "sos",
+            "id",
+            "note",
+            "data",
+            "method",
+            "latitude",
+            "longitude",
+            "height",
+            "attitude_head",
+            "battery",
+            "capacity_percent",
+            "position_state",
+            "is_fixed",
+            "gps_number",
+            "rtk_number",
+            "sub_devices",
+            "sn",
+            "domain",
+            "type",
+            "sub_type",
+            "need_reply",
+            "tid",
+            "bid",
+            "mode_code",
+        ]);
+        leaf.prop_recursive(4, 64, 12, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(key.clone(), inner, 0..12)
+                    .prop_map(|m| m.into_iter().collect::<Value>()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_harmless(topic in prop::sample::select(&TOPICS[..]), payload in any::<Vec<u8>>()) {
+            check(topic, &payload);
+        }
+
+        #[test]
+        fn any_json_is_harmless(topic in prop::sample::select(&TOPICS[..]), payload in value()) {
+            check(topic, payload.to_string().as_bytes());
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! The report: what a device said once, decoded. SI units, degrees, WGS-84.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 /// Geodetic datum of a position as the device gave it. Inside the gateway all positions are WGS-84.
@@ -13,7 +15,7 @@ pub enum Datum {
 }
 
 /// A position in WGS-84, valid by construction: finite, on the earth, not a "no fix" placeholder.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fix {
     /// Degrees north, −90..=90.
     pub lat: f64,
@@ -42,8 +44,8 @@ pub struct Sos {
 pub struct Report {
     /// The device it speaks of; a dock speaks for its drone.
     pub device: String,
-    /// Device kind as the report itself tells it (`drone`, `dock`…); None: as registered.
-    pub kind: Option<&'static str>,
+    /// Device kind as the report itself tells it (`drone`, `dock`…, or a text nobody knows); None: as registered.
+    pub kind: Option<Cow<'static, str>>,
     /// Model, as the device named it.
     pub model: Option<String>,
     /// Device time, milliseconds since 1970 UTC. Recorded, never trusted.

@@ -1,7 +1,16 @@
 //! The configuration: one directory of TOML and GeoJSON files, read once at start.
 //!
 //! Here: the values with their defaults, and how faults are told (`file:line: key: reason`, all of them).
-//! Not here: secrets. They are systemd credentials or files named by a `*_file` key.
+//! Not here: secrets. They are systemd credentials (`*_credential`) or files named by a `*_file` key.
+
+mod gateway;
+mod geojson;
+mod lists;
+mod load;
+mod secret;
+mod table;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,6 +19,9 @@ use std::time::Duration;
 use crate::event::{Priority, Severity};
 use crate::ids::StreamId;
 use crate::stream::StreamsLimits;
+
+pub use load::{Checks, Reading, load};
+pub use table::ConfigFault;
 
 /// Everything a gateway is told.
 #[derive(Clone, Debug)]
@@ -115,4 +127,13 @@ pub struct Platform {
     pub retry_max: Duration,
     /// Requests under way at once.
     pub concurrency: usize,
+}
+
+/// A name that may stand in topics, paths and URNs.
+fn id(s: &str) -> Result<String, String> {
+    if crate::ids::is_id(s) {
+        Ok(s.to_owned())
+    } else {
+        Err(crate::ids::BadId(s.chars().take(80).collect()).to_string())
+    }
 }

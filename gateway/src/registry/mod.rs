@@ -13,6 +13,7 @@ mod store;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -208,6 +209,8 @@ pub struct Registry {
     accounts: Arc<RwLock<Accounts>>,
     /// Grows when an account is gone or has a new secret: live sessions check themselves then.
     revocations: Arc<watch::Sender<u64>>,
+    /// Grows with every reload.
+    generation: Arc<AtomicU64>,
 }
 
 impl Registry {
@@ -223,6 +226,7 @@ impl Registry {
             store: Arc::new(Mutex::new(store)),
             accounts: Arc::default(),
             revocations: Arc::new(watch::channel(0).0),
+            generation: Arc::default(),
         };
         me.reload()?;
         Ok(me)
@@ -392,6 +396,11 @@ impl Registry {
         }
     }
 
+    /// Changes whenever accounts changed; compare it before asking for all of them.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
     /// Looks whether another process changed the database; cheap when not. Also called by a timer in `app`.
     pub fn fresh(&self) {
         let changed = self.store.lock().changed_elsewhere();
@@ -427,6 +436,7 @@ impl Registry {
                 .any(|(k, v)| next.users.get(k) != Some(v));
         *accounts = next;
         drop(accounts);
+        self.generation.fetch_add(1, Ordering::Relaxed);
         if gone {
             self.revocations.send_modify(|n| *n += 1);
         }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use kerbside_codecs::media::Medium;
+use kerbside_codecs::media::{Medium, MediumKind};
 use kerbside_codecs::rtp::{Assembled, Assembler, Packet, Stats, Window};
 use prometheus::IntCounterVec;
 
@@ -113,12 +113,14 @@ impl Ingress {
         let rate = i128::from(input.clock_rate);
         let zero = i128::from(ntp) - (i128::from(at) << 32) / rate;
         input.zero = Some(zero);
-        // All align with the first medium; it is never moved itself.
-        let Some(reference) = self.media.first().and_then(|m| m.zero) else {
+        // All align with the picture: its times are never moved.
+        let is_video = |m: &Input| m.assembler.medium().codec.kind() == MediumKind::Video;
+        let first = self.media.iter().position(is_video).unwrap_or(0);
+        let Some(reference) = self.media.get(first).and_then(|m| m.zero) else {
             return;
         };
-        for input in self.media.iter_mut().skip(1) {
-            let Some(zero) = &mut input.zero else {
+        for (i, input) in self.media.iter_mut().enumerate() {
+            let Some(zero) = input.zero.as_mut().filter(|_| i != first) else {
                 continue;
             };
             let apart = *zero - reference;

@@ -70,8 +70,7 @@ pub async fn run<S: AsyncRead + AsyncWrite>(
     };
     let reason = conn.serve(stream).await;
     if conn.push.is_some() || conn.play.is_some() {
-        let who = conn.principal.as_ref().map_or("", Principal::name);
-        tracing::info!(stream = conn.session.stream(), who, peer = %ends.peer, reason, "RTSP session ended");
+        tracing::info!(stream = conn.session.stream(), peer = %ends.peer, reason, "RTSP session ended");
     }
     reason
 }
@@ -468,7 +467,7 @@ impl Conn {
         let info = play.rtp_info(&base);
         self.play = Some(play);
         self.session.playing();
-        tracing::info!(stream = %id, who = self.principal.as_ref().map_or("", Principal::name), peer = %self.ends.peer, "RTSP reader plays");
+        tracing::info!(stream = %id, peer = %self.ends.peer, "RTSP reader plays");
         Ok(self.in_session(ok.with("Range", "npt=now-").with("RTP-Info", info)))
     }
 

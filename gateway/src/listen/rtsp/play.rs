@@ -155,6 +155,18 @@ impl Play {
         };
         let begins = lane.time.is_none();
         lane.time = Some(time);
+        // Before the frame: from the first one a player knows how the media belong together.
+        let due = self
+            .reported
+            .is_none_or(|t| now.saturating_duration_since(t) >= REPORT_INTERVAL);
+        if begins || due {
+            let only = (!due).then_some(usize::from(frame.medium));
+            self.reported = if due { Some(now) } else { self.reported };
+            self.reports(out, only);
+        }
+        let Some(Some(lane)) = self.lanes.get_mut(usize::from(frame.medium)) else {
+            return;
+        };
         let count = frame.payloads.len();
         self.burst.clear();
         if let Transport::Tcp { .. } = lane.transport {
@@ -195,16 +207,6 @@ impl Play {
                 let pause = Duration::from_millis(ms as u64);
                 self.paced_until = Some(tokio::time::Instant::now() + pause);
             }
-        }
-        let due = self
-            .reported
-            .is_none_or(|t| now.saturating_duration_since(t) >= REPORT_INTERVAL);
-        if begins || due {
-            if due {
-                self.reported = Some(now);
-            }
-            let only = (!due).then_some(usize::from(frame.medium));
-            self.reports(out, only);
         }
     }
 

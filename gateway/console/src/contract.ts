@@ -1,0 +1,133 @@
+// The gateway's JSON as gateway/API.md defines it. Nothing of the screen's own state belongs here.
+
+export type DeviceState = 'live' | 'stale' | 'lost' | 'silent';
+export type StreamPhase = 'idle' | 'live' | 'waiting' | 'lost';
+export type Severity = 'critical' | 'major' | 'minor' | 'notice';
+export type DeliveryState = 'pending' | 'delivered' | 'parked';
+export type Role = 'operator' | 'commander' | 'auditor' | 'admin';
+
+export type LonLat = [lon: number, lat: number];
+
+/** WGS-84 degrees, metres, m/s, degrees clockwise from true north. */
+export interface Place {
+  lat: number;
+  lon: number;
+  alt_m?: number | null;
+  accuracy_m?: number | null;
+  speed_mps?: number | null;
+  heading_deg?: number | null;
+}
+
+/** A device's position; `age_ms` holds at the `now_ms` of the message that brought it. */
+export interface Position extends Place {
+  time_ms?: number | null;
+  arrived_ms: number;
+  age_ms?: number | null;
+  datum?: string | null;
+  source_datum?: string | null;
+}
+
+export interface Device {
+  id: string;
+  /** One of the registry's kinds; a kind this screen does not know is shown as its text. */
+  kind: string;
+  unit: string | null;
+  model: string | null;
+  mode: string | null;
+  state: DeviceState;
+  online: boolean;
+  position: Position | null;
+  cell: string | null;
+  zones: string[];
+  battery_pct: number | null;
+  sos: boolean;
+  faults: Record<string, number>;
+  trail?: LonLat[];
+}
+
+export interface Stream {
+  /** `{device}/{camera}` */
+  stream: string;
+  device: string;
+  phase: StreamPhase;
+  protocol: string | null;
+  codecs: string[];
+  readers: number;
+}
+
+export interface Delivery {
+  platform: string;
+  state: DeliveryState;
+  attempts: number;
+  error: string | null;
+  updated_ms: number;
+}
+
+export interface EventItem {
+  /** UUIDv7: ids in order of text are in order of time. */
+  id: string;
+  kind: string;
+  rule: string;
+  severity: Severity;
+  priority: string;
+  device: string;
+  unit: string | null;
+  raised_ms: number;
+  device_time_ms: number | null;
+  position: Place | null;
+  position_ms: number | null;
+  cell: string | null;
+  streams: string[];
+  note: string | null;
+  deliveries: Delivery[];
+}
+
+export interface FeedMessage {
+  type: 'snapshot' | 'change';
+  epoch: string;
+  seq: number;
+  now_ms: number;
+  devices: Device[];
+  streams: Stream[];
+  events: EventItem[];
+  /** `device:ID`, `stream:ID` or `event:ID` of items that are no more. */
+  gone?: string[];
+}
+
+export interface Me {
+  name: string;
+  role: Role;
+  box: string;
+}
+
+/** Properties of the features of `GET /api/v1/grid`. */
+export interface GridProperties {
+  type: 'cell' | 'zone';
+  id: string;
+  name?: string | null;
+  level?: string | number | null;
+}
+
+/** A feed message, or null for text that is none: a screen must survive a gateway of another version. */
+export function parseFeedMessage(text: string): FeedMessage | null {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  if (typeof value !== 'object' || value === null) return null;
+  const m = value as Partial<FeedMessage>;
+  if (m.type !== 'snapshot' && m.type !== 'change') return null;
+  if (typeof m.epoch !== 'string' || typeof m.seq !== 'number' || typeof m.now_ms !== 'number') return null;
+  return {
+    type: m.type,
+    epoch: m.epoch,
+    seq: m.seq,
+    now_ms: m.now_ms,
+    devices: Array.isArray(m.devices) ? m.devices : [],
+    streams: Array.isArray(m.streams) ? m.streams : [],
+    events: Array.isArray(m.events) ? m.events : [],
+    gone: Array.isArray(m.gone) ? m.gone : [],
+  };
+}

@@ -1,0 +1,190 @@
+// The map on the page: turns store changes into source updates and clicks into selections.
+
+import 'maplibre-gl/dist/maplibre-gl.css';
+import { Map as MapLibre, Marker, ScaleControl, setWorkerUrl, type GeoJSONSource } from 'maplibre-gl';
+import workerUrl from 'maplibre-gl/dist/maplibre-gl-worker.mjs?url';
+
+import type { Grid } from '../api';
+import type { LonLat } from '../contract';
+import type { Palette } from '../palette';
+import type { Store } from '../store';
+import { deviceBounds, deviceFeatures, gridBounds, namePoints, ofType, trailFeature, type Box } from './features';
+import { cellIs, DEVICE_LAYER, mapStyle, SOURCES } from './style';
+import { drawNamed, SYMBOL_RATIO } from './symbols';
+
+/** Devices are redrawn at most this often: smooth to the eye, and the map's worker keeps up with thousands. */
+const REDRAW_MS = 100;
+/** Pulses are page elements; more alarms than this at once are red symbols without a pulse. */
+const PULSES_MAX = 40;
+const CLICK_REACH_PX = 8;
+const CLOSE_ZOOM = 16;
+const FIT = { padding: 28, duration: 600, maxZoom: 17 } as const;
+
+export class MapView {
+  readonly map: MapLibre;
+  follow = false;
+
+  private ready = false;
+  private grid: Grid | null = null;
+  private fitted = false;
+  private drawn = { devices: -1, streams: -1, selection: -1 };
+  private drawnMs = 0;
+  private redrawTimer: number | null = null;
+  private readonly pulses = new Map<string, Marker>();
+
+  constructor(
+    container: HTMLElement,
+    private readonly store: Store,
+    palette: Palette,
+  ) {
+    setWorkerUrl(workerUrl);
+    this.map = new MapLibre({
+      container,
+      style: mapStyle(palette),
+      center: [112.7502, 37.6901],
+      zoom: 13,
+      minZoom: 3,
+      maxZoom: 20,
+      pitchWithRotate: false,
+      attributionControl: false,
+      fadeDuration: 0,
+      localIdeographFontFamily: 'sans-serif',
+    });
+    this.map.addControl(new ScaleControl({ unit: 'metric', maxWidth: 110 }), 'bottom-left');
+    this.map.touchZoomRotate.disableRotation();
+    this.map.setMissingStyleImageResolver((id) => {
+      const image = drawNamed(id, palette);
+      if (image !== null && !this.map.hasImage(id)) this.map.addImage(id, image, { pixelRatio: SYMBOL_RATIO });
+    });
+    this.map.on('load', () => {
+      this.ready = true;
+      this.drawGrid();
+      this.render();
+    });
+    this.map.on('click', (e) => this.select(e.point.x, e.point.y));
+    this.map.on('mousemove', (e) => {
+      this.map.getCanvas().style.cursor = this.deviceAt(e.point.x, e.point.y) === null ? '' : 'pointer';
+    });
+    this.map.on('dragstart', () => (this.follow = false));
+  }
+
+  setGrid(grid: Grid): void {
+    this.grid = grid;
+    this.drawGrid();
+  }
+
+  /** Draws what changed since the last time; called once per animation frame at most. */
+  render(): void {
+    if (!this.ready) return;
+    const { devices, streams, selection } = this.store.revisions;
+    if (this.drawn.devices === devices && this.drawn.streams === streams && this.drawn.selection === selection) return;
+    const wait = this.drawnMs + REDRAW_MS - performance.now();
+    if (wait > 0 && this.drawn.selection === selection) {
+      this.redrawTimer ??= window.setTimeout(() => {
+        this.redrawTimer = null;
+        this.render();
+      }, wait);
+      return;
+    }
+    this.drawn = { devices, streams, selection };
+    this.drawnMs = performance.now();
+
+    this.source(SOURCES.devices).setData(deviceFeatures(this.store));
+    const selected = this.store.selected === null ? undefined : this.store.devices.get(this.store.selected);
+    this.source(SOURCES.trail).setData(trailFeature(selected?.trail ?? []));
+    this.map.setFilter('cell-here', cellIs(selected?.cell ?? null));
+    this.drawPulses();
+    if (!this.fitted) this.fit(false);
+    if (this.follow && selected?.position != null) {
+      this.map.easeTo({ center: lonLat(selected.position), duration: 400 });
+    }
+  }
+
+  fit(animate = true): void {
+    const box: Box | null = (this.grid && gridBounds(this.grid)) ?? deviceBounds(this.store);
+    if (box === null) return;
+    this.fitted = true;
+    this.follow = false;
+    this.map.fitBounds(box, animate ? FIT : { ...FIT, duration: 0 });
+  }
+
+  flyTo(place: { lon: number; lat: number }): void {
+    this.map.flyTo({ center: lonLat(place), zoom: Math.max(this.map.getZoom(), CLOSE_ZOOM), duration: 900 });
+  }
+
+  zoom(by: number): void {
+    this.map.easeTo({ zoom: this.map.getZoom() + by, duration: 200 });
+  }
+
+  remove(): void {
+    if (this.redrawTimer !== null) window.clearTimeout(this.redrawTimer);
+    this.map.remove();
+  }
+
+  private drawGrid(): void {
+    if (!this.ready || this.grid === null) return;
+    const cells = ofType(this.grid, 'cell');
+    const zones = ofType(this.grid, 'zone');
+    this.source(SOURCES.cells).setData(cells);
+    this.source(SOURCES.cellNames).setData(namePoints(cells));
+    this.source(SOURCES.zones).setData(zones);
+    this.source(SOURCES.zoneNames).setData(namePoints(zones));
+    this.fit(false);
+  }
+
+  private drawPulses(): void {
+    const wanted = new Map<string, LonLat>();
+    for (const device of this.store.devices.values()) {
+      if (!device.sos || device.position === null || wanted.size >= PULSES_MAX) continue;
+      wanted.set(device.id, lonLat(device.position));
+    }
+    for (const [id, marker] of this.pulses) {
+      if (wanted.has(id)) continue;
+      marker.remove();
+      this.pulses.delete(id);
+    }
+    for (const [id, at] of wanted) {
+      const existing = this.pulses.get(id);
+      if (existing !== undefined) {
+        existing.setLngLat(at);
+        continue;
+      }
+      const element = document.createElement('div');
+      element.className = 'pulse';
+      element.setAttribute('aria-hidden', 'true');
+      this.pulses.set(id, new Marker({ element }).setLngLat(at).addTo(this.map));
+    }
+  }
+
+  private select(x: number, y: number): void {
+    const id = this.deviceAt(x, y);
+    if (id !== null) this.store.select(id);
+  }
+
+  /** The topmost device within reach of a pointer. */
+  private deviceAt(x: number, y: number): string | null {
+    if (!this.ready) return null;
+    const reach: [[number, number], [number, number]] = [
+      [x - CLICK_REACH_PX, y - CLICK_REACH_PX],
+      [x + CLICK_REACH_PX, y + CLICK_REACH_PX],
+    ];
+    const [hit] = this.map.queryRenderedFeatures(reach, { layers: [DEVICE_LAYER] });
+    const id: unknown = hit?.properties?.['id'];
+    return typeof id === 'string' ? id : null;
+  }
+
+  private source(name: string): GeoJSONSource {
+    const source = this.map.getSource<GeoJSONSource>(name);
+    if (source === undefined) throw new Error(`the map style has no source ${name}`);
+    return source;
+  }
+}
+
+/** Whether this browser can draw the map at all. */
+export function canDrawMap(): boolean {
+  return document.createElement('canvas').getContext('webgl2') !== null;
+}
+
+function lonLat(place: { lon: number; lat: number }): LonLat {
+  return [place.lon, place.lat];
+}

@@ -1,0 +1,33 @@
+// The colours of style.css for what is drawn on a canvas: one source, read once.
+
+import type { DeviceState } from './contract';
+
+export interface Palette {
+  ground: string;
+  cellFill: string;
+  cellLine: string;
+  cellText: string;
+  zone: string;
+  text: string;
+  halo: string;
+  accent: string;
+  sos: string;
+  state: Record<DeviceState, string>;
+}
+
+export function readPalette(): Palette {
+  const style = getComputedStyle(document.documentElement);
+  const read = (name: string) => style.getPropertyValue(name).trim();
+  return {
+    ground: read('--map-ground'),
+    cellFill: read('--map-cell'),
+    cellLine: read('--map-line'),
+    cellText: read('--map-text'),
+    zone: read('--zone'),
+    text: read('--text'),
+    halo: read('--map-ground'),
+    accent: read('--accent'),
+    sos: read('--critical'),
+    state: { live: read('--live'), stale: read('--stale'), lost: read('--lost'), silent: read('--silent') },
+  };
+}

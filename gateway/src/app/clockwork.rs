@@ -1,0 +1,108 @@
+//! What happens by itself: changes that one room has and another needs, and the ticks that make time pass.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::ids::DeviceId;
+use crate::notify;
+use crate::outbox::Outbox;
+use crate::picture::{Fact, Picture};
+use crate::registry::{Device, DeviceKind, Registry};
+use crate::screen::Ready;
+use crate::stream::Streams;
+
+/// Starts the clockwork on the telemetry thread; the handles are aborted at the end.
+pub async fn start(
+    config: &Config,
+    registry: &Registry,
+    picture: &Picture,
+    streams: &Streams,
+    outbox: &Outbox,
+    ready: &Arc<Ready>,
+) -> Vec<JoinHandle<()>> {
+    for fact in fixed_cameras(config) {
+        tell(picture, fact).await;
+    }
+    tell(picture, Fact::Known(registry.devices())).await;
+    vec![
+        actix_rt::spawn(ticks(picture.clone(), streams.clone(), outbox.clone(), ready.clone())),
+        actix_rt::spawn(accounts(registry.clone(), picture.clone(), streams.clone())),
+        actix_rt::spawn(stream_changes(picture.clone(), streams.clone())),
+        actix_rt::spawn(deliveries(picture.clone(), outbox.clone())),
+    ]
+}
+
+/// Tells the picture something that no device waits for; an event that the outbox refuses is raised again later.
+async fn tell(picture: &Picture, fact: Fact) {
+    if let Err(e) = picture.tell(fact).await {
+        tracing::debug!(error = %e, "a fact raised an event that could not be stored; it is tried again");
+    }
+}
+
+fn fixed_cameras(config: &Config) -> Vec<Fact> {
+    let of = |c: &crate::config::Camera| {
+        c.position.map(|(lat, lon)| Fact::Fixed {
+            device: c.stream.device.clone(),
+            kind: DeviceKind::Camera,
+            unit: c.unit.clone(),
+            lat,
+            lon,
+        })
+    };
+    config.cameras.iter().filter_map(of).collect()
+}
+
+/// Once a second: states of tracks and streams by age, the watchdog, readiness.
+async fn ticks(picture: Picture, streams: Streams, outbox: Outbox, ready: Arc<Ready>) {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        streams.sweep(Instant::now());
+        tell(&picture, Fact::Tick).await;
+        ready.set("outbox", outbox.fault().as_deref());
+        // Reached only when the picture's actor answered.
+        notify::watchdog();
+    }
+}
+
+/// Accounts that another process added or revoked.
+async fn accounts(registry: Registry, picture: Picture, streams: Streams) {
+    let mut known: Vec<Device> = registry.devices();
+    let mut generation = registry.generation();
+    let mut every = tokio::time::interval(Duration::from_millis(250));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        registry.fresh();
+        if std::mem::replace(&mut generation, registry.generation()) == registry.generation() {
+            continue;
+        }
+        let now = registry.devices();
+        for gone in known.iter().filter(|d| now.binary_search_by(|n| n.id.cmp(&d.id)).is_err()) {
+            if let Ok(id) = DeviceId::parse(&gone.id) {
+                streams.cut(&id);
+            }
+        }
+        known.clone_from(&now);
+        tell(&picture, Fact::Known(now)).await;
+    }
+}
+
+async fn stream_changes(picture: Picture, streams: Streams) {
+    loop {
+        let changed = streams.changes().await;
+        tell(&picture, Fact::Streams(changed)).await;
+    }
+}
+
+async fn deliveries(picture: Picture, outbox: Outbox) {
+    loop {
+        for (event, delivery) in outbox.changes().await {
+            tell(&picture, Fact::Delivery { event, delivery }).await;
+        }
+    }
+}

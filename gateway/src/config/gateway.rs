@@ -1,0 +1,262 @@
+//! `gateway.toml`: the box itself. Its defaults are those of the code below; configs/gateway.toml shows them all.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::table::{At, Source, Table};
+use super::{Listen, Mqtt, Tls, WebRtc};
+use crate::stream::StreamsLimits;
+
+/// What `gateway.toml` says. Values that were faulty hold their default: the faults stop the start.
+#[derive(Default)]
+pub(super) struct Gateway {
+    pub box_id: String,
+    pub listen: Listen,
+    pub tls: Option<Tls>,
+    pub mqtt: Mqtt,
+    pub streams: StreamsLimits,
+    pub webrtc: WebRtc,
+    pub drain_max: Duration,
+    pub map_dir: Option<PathBuf>,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            packet_bytes_max: 256 << 10,
+            connections_max: 10_000,
+            receive_max: 64,
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for WebRtc {
+    fn default() -> Self {
+        Self {
+            announce: Vec::new(),
+            sessions_max: 256,
+        }
+    }
+}
+
+/// Plain text stays on this machine; what is encrypted by itself is open to the network.
+impl Default for Listen {
+    fn default() -> Self {
+        let here = |port| Some(SocketAddr::from(([127, 0, 0, 1], port)));
+        Self {
+            mqtt: here(1883),
+            mqtts: None,
+            rtsp: here(8554),
+            rtsps: None,
+            http: here(8080),
+            https: None,
+            webrtc: anywhere(8189),
+        }
+    }
+}
+
+fn anywhere(port: u16) -> Option<SocketAddr> {
+    Some(SocketAddr::from(([0, 0, 0, 0], port)))
+}
+
+pub(super) fn read(source: &Source) -> Gateway {
+    let Some(mut top) = source.parse() else {
+        return Gateway::default();
+    };
+    let box_id = top
+        .required("box_id", "this box a name, e.g. box_id = \"yuci-1\"")
+        .and_then(|f| f.read(super::id))
+        .unwrap_or_default();
+    let drain_max = top
+        .optional("drain_s_max")
+        .and_then(|f| f.seconds(1..=80))
+        .unwrap_or(Duration::from_secs(10));
+    let map_dir = top.optional("map_dir").and_then(|f| f.path(true));
+    let tls = top.optional_table("tls").map(tls);
+    let listen = listen(top.table("listen"), tls.is_some());
+    let mqtt = mqtt(top.table("mqtt"));
+    let streams = streams(top.table("streams"));
+    let webrtc = webrtc(top.table("webrtc"));
+    top.finish();
+    Gateway {
+        box_id,
+        listen,
+        tls: tls.flatten(),
+        mqtt,
+        streams,
+        webrtc,
+        drain_max,
+        map_dir,
+    }
+}
+
+fn tls(mut t: Table<'_>) -> Option<Tls> {
+    let cert = t.required("cert_file", "the certificate chain (PEM)");
+    let key = t.required("key_file", "the private key (PEM)");
+    t.finish();
+    let (cert, key) = (
+        cert.and_then(|f| f.path(false)),
+        key.and_then(|f| f.path(false)),
+    );
+    Some(Tls {
+        cert_file: cert?,
+        key_file: key?,
+    })
+}
+
+fn listen(mut t: Table<'_>, tls: bool) -> Listen {
+    let mut taken: Vec<(At<'_>, SocketAddr)> = Vec::new();
+    let mut one = |key, default| match t.optional(key) {
+        None => default,
+        Some(f) => {
+            let at = f.at.clone();
+            let address = f.read(address)?;
+            taken.extend(address.map(|a| (at, a)));
+            address
+        }
+    };
+    let d = Listen::default();
+    let secure = |port| if tls { anywhere(port) } else { None };
+    let listen = Listen {
+        mqtt: one("mqtt", d.mqtt),
+        mqtts: one("mqtts", secure(8883)),
+        rtsp: one("rtsp", d.rtsp),
+        rtsps: one("rtsps", secure(8322)),
+        http: one("http", d.http),
+        https: one("https", secure(8443)),
+        webrtc: one("webrtc", d.webrtc),
+    };
+    let all = listen.all();
+    for (at, address) in &taken {
+        if !tls && ["listen.mqtts", "listen.rtsps", "listen.https"].contains(&at.key.as_str()) {
+            at.fault("needs a certificate: add the table [tls] with cert_file and key_file");
+        }
+        for (other, theirs) in &all {
+            let name = format!("listen.{other}");
+            // Of two given addresses the later is told; against a default always the given one.
+            let given = taken.iter().find(|(a, _)| a.key == name);
+            let tell = given.is_none_or(|(a, _)| a.line < at.line);
+            if name != at.key && tell && overlap(*address, *theirs) {
+                at.fault(format!("{address} is already taken by {name}"));
+            }
+        }
+    }
+    t.finish();
+    listen
+}
+
+impl Listen {
+    fn all(&self) -> Vec<(&'static str, SocketAddr)> {
+        [
+            ("mqtt", self.mqtt),
+            ("mqtts", self.mqtts),
+            ("rtsp", self.rtsp),
+            ("rtsps", self.rtsps),
+            ("http", self.http),
+            ("https", self.https),
+            ("webrtc", self.webrtc),
+        ]
+        .into_iter()
+        .filter_map(|(name, a)| a.map(|a| (name, a)))
+        .collect()
+    }
+}
+
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_host = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && same_host && a.port() != 0
+}
+
+/// `"off"` or `IP:PORT`; port 0: the system picks one.
+fn address(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        format!("{text:?} is not an address: write IP:PORT (\"127.0.0.1:1883\", \"[::]:1883\") or \"off\"")
+    })
+}
+
+fn mqtt(mut t: Table<'_>) -> Mqtt {
+    let d = Mqtt::default();
+    let mqtt = Mqtt {
+        packet_bytes_max: integer(
+            &mut t,
+            "packet_bytes_max",
+            1024,
+            16 << 20,
+            d.packet_bytes_max,
+        ),
+        connections_max: integer(&mut t, "connections_max", 1, 1_000_000, d.connections_max),
+        receive_max: integer(&mut t, "receive_max", 1, 65_535, d.receive_max),
+        connect_timeout: seconds(&mut t, "connect_timeout_s", 1, 120, d.connect_timeout),
+    };
+    t.finish();
+    mqtt
+}
+
+fn streams(mut t: Table<'_>) -> StreamsLimits {
+    let d = StreamsLimits::default();
+    let ring_mb = integer(&mut t, "ring_mb_max", 1, 1024, d.ring_bytes_max >> 20);
+    let streams = StreamsLimits {
+        ring_age_max: seconds(&mut t, "ring_s_max", 1, 120, d.ring_age_max),
+        ring_bytes_max: ring_mb << 20,
+        reader_behind_max: seconds(&mut t, "reader_behind_s_max", 1, 60, d.reader_behind_max),
+        publisher_grace: seconds(&mut t, "publisher_grace_s", 1, 3600, d.publisher_grace),
+        streams_max: integer(&mut t, "streams_max", 1, 100_000, d.streams_max),
+        ..d
+    };
+    t.finish();
+    streams
+}
+
+fn webrtc(mut t: Table<'_>) -> WebRtc {
+    let d = WebRtc::default();
+    let announce = t.optional("announce").and_then(super::table::Found::list);
+    let webrtc = WebRtc {
+        announce: announce
+            .into_iter()
+            .flatten()
+            .filter_map(|f| f.read(announced))
+            .collect(),
+        sessions_max: integer(&mut t, "sessions_max", 1, 100_000, d.sessions_max),
+    };
+    t.finish();
+    webrtc
+}
+
+fn announced(text: &str) -> Result<IpAddr, String> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(ip),
+        _ => Err(format!(
+            "{text:?} is not an address that browsers can reach: write the IP of this box, without a port"
+        )),
+    }
+}
+
+fn integer<T: TryFrom<u64>>(
+    t: &mut Table<'_>,
+    key: &'static str,
+    min: u64,
+    max: u64,
+    default: T,
+) -> T {
+    t.optional(key)
+        .and_then(|f| f.integer(min..=max))
+        .and_then(|n| T::try_from(n).ok())
+        .unwrap_or(default)
+}
+
+fn seconds(
+    t: &mut Table<'_>,
+    key: &'static str,
+    min: u64,
+    max: u64,
+    default: Duration,
+) -> Duration {
+    t.optional(key)
+        .and_then(|f| f.seconds(min..=max))
+        .unwrap_or(default)
+}

@@ -1,0 +1,482 @@
+//! The loader, through whole directories: every class of fault with its line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::load::load_with;
+use super::secret::Credentials;
+use super::{Checks, Config, ConfigFault, Rule};
+use crate::event::Priority;
+
+const CHECKS: Checks = Checks {
+    rule: |r: &Rule| {
+        if r.when.contains("((") {
+            Err("unexpected end".to_owned())
+        } else {
+            Ok(())
+        }
+    },
+    grid: |text| {
+        if text.contains("bowtie") {
+            vec![(2, "crosses itself".to_owned())]
+        } else {
+            Vec::new()
+        }
+    },
+};
+
+fn dir(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+fn load(dir: &Path) -> Result<Config, Vec<ConfigFault>> {
+    let credentials = Credentials {
+        dir: None,
+        may_be_unseen: false,
+    };
+    load_with(dir, &CHECKS, &credentials)
+}
+
+/// The faults as shown, without the directory before the file.
+fn faults(files: &[(&str, &str)]) -> Vec<String> {
+    let dir = dir(files);
+    let prefix = format!("{}/", dir.path().display());
+    load(dir.path())
+        .expect_err("no fault found")
+        .iter()
+        .map(|f| f.to_string().replace(&prefix, ""))
+        .collect()
+}
+
+const GATEWAY: (&str, &str) = ("gateway.toml", "box_id = \"b\"\n");
+
+#[test]
+fn one_key_is_enough() {
+    let dir = dir(&[GATEWAY]);
+    let c = load(dir.path()).unwrap();
+    assert_eq!(c.box_id, "b");
+    let l = c.listen;
+    let shown: Vec<_> = [l.mqtt, l.rtsp, l.http, l.webrtc, l.mqtts, l.rtsps, l.https]
+        .iter()
+        .map(|a| a.map(|a| a.to_string()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            Some("127.0.0.1:1883".to_owned()),
+            Some("127.0.0.1:8554".to_owned()),
+            Some("127.0.0.1:8080".to_owned()),
+            Some("0.0.0.0:8189".to_owned()),
+            None,
+            None,
+            None
+        ]
+    );
+    assert_eq!(
+        c.rules.len(),
+        1,
+        "an SOS is an event without rules.toml too"
+    );
+    assert_eq!(c.rules[0].priority, Priority::P0);
+}
+
+#[test]
+fn tls_opens_the_secure_ports() {
+    let dir = dir(&[
+        (
+            "gateway.toml",
+            "box_id = \"b\"\n[tls]\ncert_file = \"c.pem\"\nkey_file = \"k.pem\"\n[listen]\nrtsps = \"off\"\n",
+        ),
+        ("c.pem", "x"),
+        ("k.pem", "x"),
+    ]);
+    let c = load(dir.path()).unwrap();
+    assert_eq!(c.listen.mqtts.unwrap().to_string(), "0.0.0.0:8883");
+    assert_eq!(c.listen.https.unwrap().to_string(), "0.0.0.0:8443");
+    assert_eq!(c.listen.rtsps, None);
+    assert_eq!(c.tls.unwrap().cert_file, dir.path().join("c.pem"));
+}
+
+#[test]
+fn all_faults_of_a_file_at_once() {
+    let text = r#"# the box
+box_id = "a b"
+drain_s_max = "5"
+colour = "blue"
+
+[listen]
+mqtt = "localhost:1883"
+mqtts = "0.0.0.0:8883"
+htp = "127.0.0.1:8080"
+http = "127.0.0.1:9000"
+rtsp = "0.0.0.0:9000"
+webrtc = 8189
+
+[mqtt]
+receive_max = 0
+packet_bytes_max = 99999999
+connections_max = -1
+
+[webrtc]
+announce = ["203.0.113.7",
+  "0.0.0.0", 7]
+
+[strems]
+ring_s_max = 3
+
+[tls]
+cert_file = "missing.pem"
+"#;
+    let found = faults(&[("gateway.toml", text)]);
+    let start: Vec<&str> = found
+        .iter()
+        .map(|f| f.splitn(4, ':').take(3).map(str::len).sum::<usize>() + 2)
+        .zip(&found)
+        .map(|(n, f)| &f[..n])
+        .collect();
+    assert_eq!(
+        start,
+        [
+            "gateway.toml:2: box_id",
+            "gateway.toml:3: drain_s_max",
+            "gateway.toml:4: colour",
+            "gateway.toml:7: listen.mqtt",
+            "gateway.toml:9: listen.htp",
+            "gateway.toml:11: listen.rtsp",
+            "gateway.toml:12: listen.webrtc",
+            "gateway.toml:15: mqtt.receive_max",
+            "gateway.toml:16: mqtt.packet_bytes_max",
+            "gateway.toml:17: mqtt.connections_max",
+            "gateway.toml:21: webrtc.announce[1]",
+            "gateway.toml:21: webrtc.announce[2]",
+            "gateway.toml:23: strems",
+            "gateway.toml:26: tls.key_file",
+            "gateway.toml:27: tls.cert_file",
+        ]
+    );
+    let all = found.join("\n");
+    for part in [
+        "listen.htp: unknown key; did you mean \"http\"?",
+        "strems: unknown key; did you mean \"streams\"?",
+        "listen.rtsp: 0.0.0.0:9000 is already taken by listen.http",
+        "mqtt.receive_max: is 0, but must be a whole number from 1 to 65535",
+        "drain_s_max: is a text, but must be a whole number from 1 to 80",
+        "tls.key_file: is missing; give the private key (PEM)",
+        "colour: unknown key; known here: box_id,",
+    ] {
+        assert!(all.contains(part), "{part}\nis not in\n{all}");
+    }
+}
+
+#[test]
+fn a_secure_port_needs_a_certificate() {
+    assert_eq!(
+        faults(&[(
+            "gateway.toml",
+            "box_id = \"b\"\n[listen]\nhttps = \"0.0.0.0:8443\"\n"
+        )]),
+        [
+            "gateway.toml:3: listen.https: needs a certificate: add the table [tls] with cert_file and key_file"
+        ]
+    );
+}
+
+#[test]
+fn a_port_taken_by_a_default_is_told_where_it_was_given() {
+    assert_eq!(
+        faults(&[(
+            "gateway.toml",
+            "box_id = \"b\"\n\n[listen]\nmqtt = \"127.0.0.1:8080\"\n"
+        )]),
+        ["gateway.toml:4: listen.mqtt: 127.0.0.1:8080 is already taken by listen.http"]
+    );
+}
+
+#[test]
+fn missing_files_and_keys() {
+    let found = faults(&[("rules.toml", "")]);
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].starts_with("gateway.toml:1: file: cannot be read: "),
+        "{}",
+        found[0]
+    );
+    assert_eq!(
+        faults(&[("gateway.toml", "drain_s_max = 5\n")]),
+        ["gateway.toml:1: box_id: is missing; give this box a name, e.g. box_id = \"yuci-1\""]
+    );
+}
+
+#[test]
+fn misspelt_file_names() {
+    assert_eq!(
+        faults(&[GATEWAY, ("rule.toml", "")]),
+        ["rule.toml:1: file: is not read by anybody; did you mean rules.toml?"]
+    );
+}
+
+#[test]
+fn one_syntax_fault_a_file_and_the_other_files_are_still_read() {
+    let found = faults(&[
+        ("gateway.toml", "box_id = \"b\"\nlisten = = 3\nnext = ]\n"),
+        ("rules.toml", "[[rule]]\nname = \"x\nwhen = 1\n"),
+        ("platforms.toml", "[[platform]]\nname = \"joint\"\n"),
+    ]);
+    assert!(
+        found[0].starts_with("gateway.toml:2: syntax: "),
+        "{found:?}"
+    );
+    assert!(found[1].starts_with("rules.toml:2: syntax: "), "{found:?}");
+    assert!(
+        found[2].starts_with("platforms.toml:1: platform[0].url: is missing"),
+        "{found:?}"
+    );
+    assert_eq!(found.len(), 3);
+}
+
+#[test]
+fn not_utf8() {
+    let dir = dir(&[GATEWAY]);
+    fs::write(dir.path().join("rules.toml"), b"# ok\n# \xff\n").unwrap();
+    let found = load(dir.path()).unwrap_err();
+    assert_eq!((found[0].line, found[0].key.as_str()), (2, "file"));
+}
+
+#[test]
+fn faults_of_rules() {
+    let text = r#"[[rule]]
+name = "sos"
+when = "report.sos"
+severity = "critical"
+
+[[rule]]
+name = "sos"
+kind = "S O S"
+when = "(("
+severity = "awful"
+priority = "P7"
+
+[[rule]]
+whn = "true"
+"#;
+    let found = faults(&[GATEWAY, ("rules.toml", text)]);
+    assert_eq!(
+        found,
+        [
+            "rules.toml:7: rule[1].name: \"sos\" is already used at line 2",
+            "rules.toml:8: rule[1].kind: \"S O S\" is not a kind: a-z, 0-9 and _, at most 64",
+            "rules.toml:9: rule[1].when: unexpected end",
+            "rules.toml:10: rule[1].severity: is \"awful\", but must be critical, major, minor or notice",
+            "rules.toml:11: rule[1].priority: is \"P7\", but must be \"P0\" (safety, goes first) or \"P1\"",
+            "rules.toml:13: rule[2].name: is missing; give a name",
+            "rules.toml:13: rule[2].severity: is missing; give critical, major, minor or notice",
+            "rules.toml:13: rule[2].when: is missing; give a CEL condition, e.g. when = \"report.sos\"",
+            "rules.toml:14: rule[2].whn: unknown key; did you mean \"when\"?",
+        ]
+    );
+}
+
+#[test]
+fn faults_of_platforms() {
+    let text = r#"[[platform]]
+name = "joint"
+url = "https://user:pw@command.example/events"
+
+[[platform]]
+name = "joint"
+url = "ftp://command.example"
+token_credential = "joint-token"
+kinds = ["sos", "sso"]
+retry_s_min = 60
+retry_s_max = 10
+concurrency = 0
+
+[[platform]]
+name = "third"
+url = "not a url"
+token_credential = "t"
+token_file = "t"
+ca_file = "."
+"#;
+    let found = faults(&[GATEWAY, ("platforms.toml", text)]);
+    let all = found.join("\n");
+    for part in [
+        "platforms.toml:3: platform[0].url: must not hold credentials",
+        "platforms.toml:6: platform[1].name: \"joint\" is already used at line 2",
+        "platforms.toml:7: platform[1].url: starts with ftp://, but must start with http:// or https://",
+        "platforms.toml:8: platform[1].token_credential: credential \"joint-token\" needs $CREDENTIALS_DIRECTORY",
+        "platforms.toml:9: platform[1].kinds[1]: no rule raises \"sso\"; did you mean \"sos\"?",
+        "platforms.toml:5: platform[1]: retry_s_max is less than retry_s_min",
+        "platforms.toml:12: platform[1].concurrency: is 0, but must be a whole number from 1 to 64",
+        "platforms.toml:16: platform[2].url: is not a URL",
+        "platforms.toml:18: platform[2].token_file: stands beside token_credential: keep one of the two",
+        "platforms.toml:19: platform[2].ca_file: ",
+    ] {
+        assert!(all.contains(part), "{part}\nis not in\n{all}");
+    }
+    assert_eq!(found.len(), 10, "{all}");
+    assert!(!all.contains("user:pw"), "a password was shown");
+}
+
+#[test]
+fn faults_of_cameras() {
+    let text = r#"[[camera]]
+stream = "gate-1"
+url = "rtsp://192.0.2.10/a"
+username = "viewer"
+
+[[camera]]
+stream = "gate-1/main"
+url = "http://192.0.2.10/a"
+transport = "pigeon"
+on_demand = "yes"
+position = { lat = 91.0, lng = 5 }
+
+[[camera]]
+stream = "gate-1/main"
+url = "rtsp://192.0.2.10/b"
+password_file = "secrets/none"
+"#;
+    let found = faults(&[GATEWAY, ("devices.toml", text)]);
+    let all = found.join("\n");
+    for part in [
+        "devices.toml:2: camera[0].stream: not device/camera",
+        "devices.toml:1: camera[0]: has a username, but no password",
+        "devices.toml:8: camera[1].url: starts with http://",
+        "devices.toml:9: camera[1].transport: is \"pigeon\"",
+        "devices.toml:10: camera[1].on_demand: is a text",
+        "devices.toml:11: camera[1].position.lat: is 91.0, but must be a number from -90 to 90",
+        "devices.toml:11: camera[1].position.lng: unknown key; known here: lat, lon",
+        "devices.toml:11: camera[1].position.lon: is missing",
+        "devices.toml:14: camera[2].stream: \"gate-1/main\" is already used at line 7",
+        "devices.toml:13: camera[2]: has a password, but no username",
+        "devices.toml:16: camera[2].password_file: ",
+    ] {
+        assert!(all.contains(part), "{part}\nis not in\n{all}");
+    }
+    assert_eq!(found.len(), 11, "{all}");
+}
+
+#[test]
+fn faults_of_the_grid() {
+    let text = "{\"type\": \"FeatureCollection\", \"features\": [\n{},\n{\"id\": \"bowtie\"}\n]}";
+    assert_eq!(
+        faults(&[GATEWAY, ("grid.geojson", text)]),
+        ["grid.geojson:3: features[1]: crosses itself"]
+    );
+}
+
+#[test]
+fn secrets_come_from_credentials_or_files() {
+    let platforms = "[[platform]]\nname = \"a\"\nurl = \"https://x.example/\"\ntoken_credential = \"a-token\"\n\
+        [[platform]]\nname = \"b\"\nurl = \"https://x.example/\"\ntoken_file = \"secrets/b\"\n";
+    let dir = dir(&[
+        GATEWAY,
+        ("platforms.toml", platforms),
+        ("secrets/b", "beta\n"),
+        ("run/a-token", "alpha"),
+    ]);
+    let service = Credentials {
+        dir: Some(dir.path().join("run")),
+        may_be_unseen: false,
+    };
+    let c = load_with(dir.path(), &CHECKS, &service).unwrap();
+    let tokens: Vec<_> = c.platforms.iter().map(|p| p.token.as_deref()).collect();
+    assert_eq!(tokens, [Some("alpha"), Some("beta")]);
+    let shell = Credentials {
+        dir: None,
+        may_be_unseen: true,
+    };
+    assert!(load_with(dir.path(), &CHECKS, &shell).is_ok());
+    assert_eq!(load(dir.path()).unwrap_err()[0].line, 4);
+    fs::write(dir.path().join("secrets/b"), "\n").unwrap();
+    assert_eq!(
+        load_with(dir.path(), &CHECKS, &service).unwrap_err()[0].line,
+        8
+    );
+}
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../configs")
+        .join(name)
+}
+
+#[test]
+fn the_shipped_configurations_load() {
+    for name in ["", "demo"] {
+        let c = load(&shipped(name)).unwrap_or_else(|f| panic!("{name}: {f:?}"));
+        assert_eq!(c.rules.len(), 4);
+        assert!(c.grid.is_some());
+    }
+}
+
+/// Every key that is commented out in configs/ is known, and shows its default.
+#[test]
+fn the_shown_defaults_are_the_defaults() {
+    let example = |file: &str| -> String {
+        let text = fs::read_to_string(shipped(file)).unwrap();
+        let is_key = |l: &str| {
+            l.strip_prefix('#').is_some_and(|k| {
+                k.starts_with('[') || k.starts_with(|c: char| c.is_ascii_lowercase())
+            })
+        };
+        text.lines()
+            .map(|l| if is_key(l) { &l[1..] } else { l })
+            .filter(|l| !l.contains("_credential"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let shown = dir(&[
+        ("gateway.toml", &example("gateway.toml")),
+        ("devices.toml", &example("devices.toml")),
+        ("rules.toml", &example("rules.toml")),
+        ("platforms.toml", &example("platforms.toml")),
+        ("tls/cert.pem", "x"),
+        ("tls/key.pem", "x"),
+        ("tls/joint-ca.pem", "x"),
+        ("secrets/gate-1", "x"),
+        ("secrets/joint-token", "x"),
+        ("map/README", ""),
+    ]);
+    let bare = dir(&[
+        (
+            "gateway.toml",
+            "box_id = \"district-1\"\n[tls]\ncert_file = \"c\"\nkey_file = \"c\"\n",
+        ),
+        ("c", "x"),
+        (
+            "devices.toml",
+            "[[camera]]\nstream = \"gate-1/main\"\nurl = \"rtsp://192.0.2.10/Streaming/Channels/101\"\n",
+        ),
+        (
+            "platforms.toml",
+            "[[platform]]\nname = \"joint\"\nurl = \"https://command.example/events\"\n",
+        ),
+    ]);
+    let (shown, bare) = (load(shown.path()).unwrap(), load(bare.path()).unwrap());
+    let same = |c: &Config| {
+        let (p, k) = (&c.platforms[0], &c.cameras[0]);
+        format!(
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+            c.listen,
+            c.mqtt,
+            c.streams,
+            c.webrtc,
+            c.drain_max,
+            (p.timeout, p.retry_min, p.retry_max),
+            p.concurrency,
+            p.kinds,
+            k.url,
+            k.on_demand,
+            k.transport_tcp
+        )
+    };
+    assert_eq!(same(&shown), same(&bare));
+}

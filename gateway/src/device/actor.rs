@@ -1,0 +1,298 @@
+//! The actor of one device: decodes, tells the picture, answers. It holds nothing that must outlive it; what does
+//! (sessions, topology) the fleet gives to its successor.
+
+use std::sync::{Arc, LazyLock};
+
+use actix::{Actor, Context, Handler, Message, MessageResult, ResponseFuture};
+use kerbside_codecs::telemetry::{Decoded, Fault, SubDevice};
+use prometheus::IntCounterVec;
+use tokio::sync::watch;
+
+use super::state::{Open, Presence, Sent, State};
+use super::{Downlink, SUB_DEVICES_MAX, Uplink, downlink};
+use crate::ids::{DeviceId, SessionId, is_id};
+use crate::metrics;
+use crate::picture::{Fact, Picture};
+use crate::registry::{self, DeviceKind, Registry};
+
+static FAULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    metrics::counter(
+        "kerbside_telemetry_faults_total",
+        "Parts of messages that were refused",
+        &["fault"],
+    )
+});
+
+/// Messages an actor holds before its senders wait.
+const MAILBOX: usize = 64;
+
+/// Device ids a device may speak for besides its own.
+pub(super) type Topology = Arc<[String]>;
+
+pub(super) type Decode = fn(&str, &str, &[u8], i64) -> Decoded;
+
+/// What every actor is given.
+#[derive(Clone)]
+pub(super) struct Wiring {
+    pub registry: Registry,
+    pub owner: Owner,
+    pub decode: Decode,
+}
+
+/// Who owns a report once it is told.
+#[derive(Clone)]
+pub(super) enum Owner {
+    Picture(Picture),
+    /// A test that decides on each fact.
+    #[cfg(test)]
+    Desk(tokio::sync::mpsc::Sender<(Fact, tokio::sync::oneshot::Sender<bool>)>),
+}
+
+/// The picture did not take it: the device has to send again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refused;
+
+impl Owner {
+    async fn tell(&self, fact: Fact) -> Result<(), Refused> {
+        match self {
+            Self::Picture(p) => p.tell(fact).await.map(|_| ()).map_err(|_| Refused),
+            #[cfg(test)]
+            Self::Desk(desk) => {
+                let (answer, owned) = tokio::sync::oneshot::channel();
+                desk.send((fact, answer)).await.map_err(|_| Refused)?;
+                if owned.await == Ok(true) {
+                    Ok(())
+                } else {
+                    Err(Refused)
+                }
+            }
+        }
+    }
+}
+
+pub(super) struct DeviceActor {
+    id: DeviceId,
+    state: State,
+    wiring: Wiring,
+    topology: watch::Sender<Topology>,
+}
+
+impl DeviceActor {
+    pub fn new(
+        id: DeviceId,
+        device: registry::Device,
+        open: Vec<Open>,
+        wiring: Wiring,
+        topology: watch::Sender<Topology>,
+    ) -> Self {
+        Self {
+            id,
+            state: State::new(device, open),
+            wiring,
+            topology,
+        }
+    }
+
+    /// Sets whom this device speaks for. A device that is registered itself is only believed to hang on another one
+    /// when it is a drone of the same unit: else any dock could move anybody's marker.
+    fn announce(&self, subs: &[SubDevice]) {
+        let own = &self.state.device;
+        let allowed: Topology = subs
+            .iter()
+            .filter(|s| is_id(&s.sn) && s.sn != own.id)
+            .filter(|s| match self.wiring.registry.device(&s.sn) {
+                None => true,
+                Some(d) => d.kind == DeviceKind::Drone && d.unit == own.unit,
+            })
+            .take(SUB_DEVICES_MAX)
+            .map(|s| s.sn.clone())
+            .collect();
+        if allowed.len() < subs.len() {
+            tracing::debug!(device = %self.id, announced = subs.len(), allowed = allowed.len(), "some announced sub-devices were refused");
+        }
+        self.topology.send_replace(allowed);
+    }
+
+    /// Facts in the order in which the picture has to hear them.
+    fn facts(&self, decoded: &mut Decoded, arrived: crate::clock::Now) -> Vec<Fact> {
+        let own = &self.state.device;
+        let mut facts: Vec<Fact> = decoded
+            .reports
+            .drain(..)
+            .map(|report| Fact::Report {
+                registered: if report.device == own.id {
+                    Some(own.clone())
+                } else {
+                    self.wiring.registry.device(&report.device)
+                },
+                report,
+                arrived,
+            })
+            .collect();
+        if !decoded.faults.is_empty() {
+            facts.push(Fact::Faults {
+                device: self.id.clone(),
+                faults: std::mem::take(&mut decoded.faults),
+            });
+        }
+        facts
+    }
+
+    fn presence(&self, presence: Presence) -> Option<Fact> {
+        let online = match presence {
+            Presence::Same => return None,
+            Presence::Online => true,
+            Presence::Offline => false,
+        };
+        tracing::debug!(
+            device = %self.id, online, protocols = ?self.state.protocols(), faults = self.state.faults,
+            last_seen_ms = self.state.last_seen.map(|n| n.unix_ms), "device came or went"
+        );
+        Some(Fact::Session {
+            device: self.id.clone(),
+            registered: self.state.device.clone(),
+            online,
+        })
+    }
+}
+
+impl Actor for DeviceActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
+
+fn count(faults: &[Fault]) {
+    for f in faults {
+        FAULTS.with_label_values(&[f.name()]).inc();
+    }
+}
+
+/// The device said something.
+#[derive(Message)]
+#[rtype(result = "Result<(), Refused>")]
+pub(super) struct Hear {
+    pub session: SessionId,
+    pub up: Uplink,
+}
+
+impl Handler<Hear> for DeviceActor {
+    type Result = ResponseFuture<Result<(), Refused>>;
+
+    fn handle(&mut self, Hear { session, up }: Hear, _: &mut Self::Context) -> Self::Result {
+        let mut decoded =
+            (self.wiring.decode)(self.id.as_str(), &up.topic, &up.payload, up.arrived.unix_ms);
+        count(&decoded.faults);
+        for r in &decoded.reports {
+            count(&r.faults);
+        }
+        let parts = decoded
+            .reports
+            .iter()
+            .map(|r| r.faults.len())
+            .sum::<usize>();
+        self.state.heard(up.arrived, decoded.faults.len() + parts);
+        if let Some(subs) = &decoded.topology {
+            self.announce(subs);
+            // Nor may it introduce whom it may not speak for.
+            let allowed = self.topology.borrow().clone();
+            decoded
+                .reports
+                .retain(|r| r.device == self.id.as_str() || allowed.contains(&r.device));
+        }
+        let useful = !decoded.reports.is_empty()
+            || !decoded.replies.is_empty()
+            || decoded.topology.is_some()
+            || decoded.faults.is_empty();
+        let facts = self.facts(&mut decoded, up.arrived);
+        let down = self.state.queue(session);
+        let owner = self.wiring.owner.clone();
+        Box::pin(async move {
+            for fact in facts {
+                owner.tell(fact).await?;
+            }
+            for reply in decoded.replies {
+                match &down {
+                    Some(down) => down.push(Downlink {
+                        topic: reply.topic,
+                        payload: reply.payload.into(),
+                        qos: 1,
+                    }),
+                    None => downlink::dropped("session_ended"),
+                }
+            }
+            if useful {
+                up.delivered();
+            } else {
+                up.shed("faulty");
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A session begins.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub(super) struct Begin {
+    pub device: registry::Device,
+    pub open: Open,
+    pub replaces: Option<SessionId>,
+}
+
+impl Handler<Begin> for DeviceActor {
+    /// False: the device has too many sessions.
+    type Result = ResponseFuture<bool>;
+
+    fn handle(&mut self, b: Begin, _: &mut Self::Context) -> Self::Result {
+        let Some(presence) = self.state.open(b.device, b.open, b.replaces) else {
+            return Box::pin(std::future::ready(false));
+        };
+        let fact = self.presence(presence);
+        let owner = self.wiring.owner.clone();
+        Box::pin(async move {
+            tell_presence(&owner, fact).await;
+            true
+        })
+    }
+}
+
+/// A session ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct End(pub SessionId);
+
+impl Handler<End> for DeviceActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, End(session): End, _: &mut Self::Context) -> Self::Result {
+        let presence = self.state.close(session);
+        let fact = self.presence(presence);
+        let owner = self.wiring.owner.clone();
+        Box::pin(async move { tell_presence(&owner, fact).await })
+    }
+}
+
+/// Presence that the picture refused is not lost for long: reports and their absence say the same.
+async fn tell_presence(owner: &Owner, fact: Option<Fact>) {
+    if let Some(fact) = fact
+        && owner.tell(fact).await.is_err()
+    {
+        tracing::debug!("the picture did not take a change of presence");
+    }
+}
+
+/// A message for the device.
+#[derive(Message)]
+#[rtype(result = "Sent")]
+pub(super) struct Say(pub Downlink);
+
+impl Handler<Say> for DeviceActor {
+    type Result = MessageResult<Say>;
+
+    fn handle(&mut self, Say(d): Say, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.state.send(&d))
+    }
+}

@@ -1,0 +1,116 @@
+//! Sessions over connections: take-over, resume, will, revocation, the end.
+
+use super::*;
+
+#[actix::test]
+async fn a_second_connection_takes_over_with_the_session() {
+    let (y, desk) = yard().await;
+    desk.own_all();
+    let ask = Ask {
+        clean: false,
+        props: KEEP,
+        ..V5
+    };
+    let (mut one, ack) = Client::to(&y, ask).await;
+    assert_eq!(ack[2], 0, "no session yet");
+    one.subscribe("kerbside/v1/d/down/#", 1).await;
+    let (mut two, ack) = Client::to(&y, ask).await;
+    assert_eq!(one.next().await, Some(vec![0xe0, 1, 0x8e]));
+    assert_eq!(one.next().await, None);
+    assert_eq!(ack[2], 1, "session present");
+    let order = Downlink {
+        topic: "kerbside/v1/d/down/go".into(),
+        payload: "{}".into(),
+        qos: 1,
+    };
+    let device = DeviceId::parse("d").unwrap();
+    y.fleet.send(&device, order.clone()).await.unwrap();
+    let p = two.next().await.unwrap();
+    assert_eq!(p[0], 0x32, "the subscription came along");
+    // Not acknowledged; and one more while nobody is there.
+    drop(two);
+    let offline = async {
+        while y
+            .shared
+            .connected
+            .taken
+            .load(std::sync::atomic::Ordering::Relaxed)
+            > 0
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, offline).await.unwrap();
+    y.fleet.send(&device, order).await.unwrap();
+    let (mut three, ack) = Client::to(&y, ask).await;
+    assert_eq!(ack[2], 1);
+    assert_eq!(three.next().await.unwrap()[0], 0x3a, "again, with DUP");
+    assert_eq!(three.next().await.unwrap()[0], 0x32);
+    let fresh = Ask { clean: true, ..ask };
+    let (_four, ack) = Client::to(&y, fresh).await;
+    assert_eq!(ack[2], 0);
+}
+
+#[actix::test]
+async fn a_will_is_a_message_of_a_device_that_broke_off() {
+    let (y, mut desk) = yard().await;
+    let will = Ask {
+        will: Some((REPORT, FIX)),
+        ..V311
+    };
+    let accept = async { desk.next().await.1.send(true).unwrap() };
+    let ((c, _), ()) = tokio::join!(Client::to(&y, will), accept);
+    drop(c);
+    let (report, answer) = desk.report().await;
+    assert_eq!(report.device, "d");
+    answer.send(true).unwrap();
+    desk.own_all();
+
+    let mut c = Client::raw(&y, 5).await;
+    let theirs = Ask {
+        will: Some(("kerbside/v1/other/report", FIX)),
+        ..V5
+    };
+    c.send(&connect(theirs, "d", &y.password)).await;
+    assert_eq!(c.next().await.unwrap(), [0x20, 3, 0, 0x87, 0]);
+}
+
+#[actix::test]
+async fn revocation_and_shutdown_end_sessions() {
+    let (y, desk) = yard().await;
+    desk.own_all();
+    let other = y.registry.add_device("e", DeviceKind::Radio, None).unwrap();
+    let (mut c, _) = Client::to(&y, V5).await;
+    let mut e = Client::raw(&y, 5).await;
+    e.send(&connect(V5, "e", &other)).await;
+    e.next().await.unwrap();
+    y.registry.revoke_device("d").unwrap();
+    assert_eq!(c.next().await, Some(vec![0xe0, 1, 0x98]));
+    assert_eq!(c.next().await, None);
+    e.ping().await;
+    y.stop.send(true).unwrap();
+    assert_eq!(e.next().await, Some(vec![0xe0, 1, 0x8b]));
+    assert_eq!(e.next().await, None);
+}
+
+#[actix::test]
+async fn a_delayed_will_waits_for_its_device() {
+    let (y, mut desk) = yard().await;
+    let ask = Ask {
+        clean: false,
+        props: KEEP,
+        will: Some((REPORT, FIX)),
+        will_delay_s: Some(1),
+        ..V5
+    };
+    let accept = async { desk.next().await.1.send(true).unwrap() };
+    let ((c, _), ()) = tokio::join!(Client::to(&y, ask), accept);
+    drop(c);
+    let (fact, answer) = desk.next().await;
+    assert!(
+        matches!(fact, crate::picture::Fact::Session { online: false, .. }),
+        "the will is not published yet"
+    );
+    answer.send(true).unwrap();
+    assert_eq!(desk.report().await.0.device, "d");
+}

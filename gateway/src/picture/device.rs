@@ -1,0 +1,196 @@
+//! One device in the picture: what is known of it beside its track.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use kerbside_codecs::telemetry::{Fault, Report};
+
+use super::grid::Grid;
+use super::latch::Latches;
+use super::rules::{ReportView, TrackView};
+use super::track::{Freshness, Track};
+use super::view::{DeviceView, PositionView, zone_names};
+use crate::clock::Now;
+use crate::ids::DeviceId;
+use crate::registry;
+
+/// A call for help is shown on the map for so long.
+pub const SOS_SHOWN: Duration = Duration::from_secs(600);
+
+/// What is known of one device. Small: there are 10,000.
+#[derive(Debug)]
+pub struct Device {
+    pub id: DeviceId,
+    pub kind: Cow<'static, str>,
+    pub unit: Option<Box<str>>,
+    model: Option<Box<str>>,
+    mode: Option<Box<str>>,
+    /// In the registry; else announced by a dock, or a camera of the configuration.
+    pub registered: bool,
+    /// A camera of the configuration.
+    pub fixed: bool,
+    pub online: bool,
+    battery_pct: Option<f32>,
+    pub sos_until: Option<Instant>,
+    pub track: Track,
+    faults: Vec<(Fault, u32)>,
+    pub latches: Latches,
+    /// When it last said anything.
+    pub heard: Instant,
+}
+
+impl Device {
+    pub fn new(id: DeviceId, grid: &Grid, now: Now) -> Self {
+        let mut me = Self {
+            id,
+            kind: "unknown".into(),
+            unit: None,
+            model: None,
+            mode: None,
+            registered: false,
+            fixed: false,
+            online: false,
+            battery_pct: None,
+            sos_until: None,
+            track: Track::default(),
+            faults: Vec::new(),
+            latches: Latches::default(),
+            heard: now.mono,
+        };
+        me.set_unit(None, grid);
+        me
+    }
+
+    /// Neither registered nor configured: a dock spoke for it.
+    pub fn is_announced(&self) -> bool {
+        !self.registered && !self.fixed
+    }
+
+    fn set_unit(&mut self, unit: Option<&str>, grid: &Grid) {
+        self.unit = unit.map(Into::into);
+        self.track
+            .set_own_zones(grid.zones_of(self.id.as_str(), unit));
+    }
+
+    /// The registry's word on kind and unit. True when something changed.
+    pub fn register(&mut self, d: &registry::Device, grid: &Grid) -> bool {
+        let same = self.registered
+            && self.kind == d.kind.name()
+            && self.unit.as_deref() == d.unit.as_deref();
+        if !same {
+            self.registered = true;
+            self.kind = d.kind.name().into();
+            self.set_unit(d.unit.as_deref(), grid);
+        }
+        !same
+    }
+
+    /// A camera of the configuration.
+    pub fn mount(&mut self, kind: registry::DeviceKind, unit: Option<&str>, grid: &Grid) {
+        self.fixed = true;
+        self.kind = kind.name().into();
+        self.set_unit(unit, grid);
+    }
+
+    pub fn count(&mut self, faults: &[Fault]) {
+        for fault in faults {
+            match self.faults.iter_mut().find(|(f, _)| f == fault) {
+                Some((_, n)) => *n = n.saturating_add(1),
+                None => self.faults.push((*fault, 1)),
+            }
+        }
+    }
+
+    /// Everything of a report but its position and its faults.
+    pub fn learn(&mut self, r: &Report) {
+        if let (Some(kind), false) = (&r.kind, !self.is_announced()) {
+            self.kind = kind.clone();
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "a percentage")]
+        if let Some(b) = r.battery_pct {
+            self.battery_pct = Some(b as f32);
+        }
+        if let Some(model) = &r.model {
+            self.model = Some(model.as_str().into());
+        }
+        if let Some(mode) = &r.mode {
+            self.mode = Some(mode.as_str().into());
+        }
+    }
+
+    pub fn on_ground(&self) -> bool {
+        self.kind != "drone"
+    }
+
+    /// What happens only because time passes. True when a screen should know.
+    pub fn age(&mut self, now: Now) -> Aged {
+        let mut aged = Aged {
+            freshness: self.track.age(now),
+            shown: false,
+        };
+        aged.shown = aged.freshness;
+        if self.sos_until.is_some_and(|t| t <= now.mono) {
+            self.sos_until = None;
+            aged.shown = true;
+        }
+        if aged.freshness && self.is_announced() && self.track.freshness() == Freshness::Lost {
+            // Nobody else tells when an announced aircraft goes.
+            self.online = false;
+        }
+        aged
+    }
+
+    pub fn view<'a>(&'a self, grid: &'a Grid) -> DeviceView<'a> {
+        DeviceView {
+            id: &self.id,
+            kind: &self.kind,
+            unit: self.unit.as_deref(),
+            model: self.model.as_deref(),
+            mode: self.mode.as_deref(),
+            state: self.track.freshness().name(),
+            online: self.online,
+            position: self.track.last().map(PositionView::of),
+            cell: self.cell(grid),
+            zones: zone_names(grid, self.track.place.zones.iter().copied()),
+            battery_pct: self.battery_pct,
+            sos: self.sos_until.is_some(),
+            faults: &self.faults,
+        }
+    }
+
+    pub fn cell<'a>(&self, grid: &'a Grid) -> Option<&'a str> {
+        let cell = grid.cell(self.track.place.cell?)?;
+        Some(&cell.id)
+    }
+
+    pub fn track_view<'a>(&'a self, grid: &'a Grid) -> TrackView<'a> {
+        TrackView {
+            left_zones: zone_names(grid, self.track.left_zones()),
+            zones: zone_names(grid, self.track.place.zones.iter().copied()),
+            cell: self.cell(grid).unwrap_or_default(),
+            state: self.track.freshness().name(),
+            speed_mps: self.track.speed_mps(),
+            battery_pct: self.battery_pct.map(f64::from),
+            online: self.online,
+        }
+    }
+
+    pub fn report_view<'a>(&'a self, r: &'a Report) -> ReportView<'a> {
+        ReportView {
+            battery_pct: r.battery_pct,
+            sos: r.sos.is_some(),
+            has_fix: r.fix.is_some(),
+            mode: r.mode.as_deref().unwrap_or_default(),
+            kind: r.kind.as_deref().unwrap_or(&self.kind),
+        }
+    }
+}
+
+/// What time changed in a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Aged {
+    /// Of its position.
+    pub freshness: bool,
+    /// Anything that a screen shows.
+    pub shown: bool,
+}

@@ -1,0 +1,397 @@
+//! The picture, pure: facts in, effects out.
+//!
+//! Here: which devices, streams and events there are, and what a fact changes. Not here: rules (`raise`), positions
+//! (`track`), how screens get it (`feed`), time and the outbox (`actor`).
+
+mod devices;
+mod events;
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use kerbside_codecs::telemetry::{Fault, Fix, Report};
+
+use super::Fact;
+use super::device::SOS_SHOWN;
+use super::feed::{Change, Key};
+use super::grid::Grid;
+use super::latch::Latches;
+use super::raise::{self, Occasion, Raised, Raising, Rulebook, Subject};
+use super::rules::{Rules, StreamView};
+use super::track::{Freshness, Taken};
+use super::view;
+use crate::clock::Now;
+use crate::event::{Delivery, Event};
+use crate::ids::{DeviceId, StreamId};
+use crate::outbox::Appended;
+use crate::registry;
+use crate::stream::StreamStatus;
+use devices::Devices;
+use events::Events;
+
+/// An announced device that is silent for so long goes.
+const ANNOUNCED_FORGOTTEN: Duration = Duration::from_secs(3600);
+
+/// What a fact led to.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// For the feed, in order.
+    pub changes: Vec<Change>,
+    /// For the outbox; then [`State::conclude`].
+    pub raised: Vec<Raised>,
+    /// Rules that failed, with the reason.
+    pub failed_rules: Vec<(u16, String)>,
+    /// What became of a position: `moved`, `held`, `stale`.
+    pub position: Option<&'static str>,
+}
+
+impl Effects {
+    fn add(&mut self, raising: Raising) {
+        self.raised.extend(raising.raised);
+        self.failed_rules.extend(raising.failed);
+    }
+}
+
+struct Stream {
+    status: StreamStatus,
+    latches: Latches,
+}
+
+/// All that is known now.
+pub struct State {
+    grid: Grid,
+    rules: Rules,
+    devices: Devices,
+    streams: BTreeMap<StreamId, Stream>,
+    events: Events,
+    /// Revoked devices: what their last sessions still say is not shown.
+    revoked: HashSet<DeviceId>,
+}
+
+impl State {
+    /// `recent`: events of before the start. The effects show them to screens.
+    pub fn new(grid: Grid, rules: Rules, recent: Vec<(Event, Vec<Delivery>)>) -> (Self, Effects) {
+        let mut me = Self {
+            grid,
+            rules,
+            devices: Devices::default(),
+            streams: BTreeMap::new(),
+            events: Events::default(),
+            revoked: HashSet::new(),
+        };
+        let mut fx = Effects::default();
+        for (event, deliveries) in recent {
+            fx.changes.push(me.events.show(event, deliveries));
+        }
+        (me, fx)
+    }
+
+    pub fn rule_name(&self, number: u16) -> &str {
+        self.rules.get(number).map_or("", |r| &r.spec.name)
+    }
+
+    /// Devices by how fresh their position is.
+    pub fn census(&self) -> [(Freshness, i64); 4] {
+        let mut all = [
+            (Freshness::Silent, 0),
+            (Freshness::Live, 0),
+            (Freshness::Stale, 0),
+            (Freshness::Lost, 0),
+        ];
+        for d in self.devices.iter() {
+            if let Some((_, n)) = all.iter_mut().find(|(f, _)| *f == d.track.freshness()) {
+                *n += 1;
+            }
+        }
+        all
+    }
+
+    pub fn apply(&mut self, fact: Fact, now: Now) -> Effects {
+        let mut fx = Effects::default();
+        match fact {
+            Fact::Report {
+                report,
+                registered,
+                arrived,
+            } => self.report(&report, registered.as_ref(), arrived, &mut fx),
+            Fact::Session {
+                device,
+                registered,
+                online,
+            } => self.session(&device, &registered, online, now, &mut fx),
+            Fact::Known(all) => self.known(&all, now, &mut fx),
+            Fact::Fixed {
+                device,
+                kind,
+                unit,
+                lat,
+                lon,
+            } => {
+                let d = self.devices.known(&device, &self.grid, now);
+                d.mount(kind, unit.as_deref(), &self.grid);
+                d.track.fix_at(plain_fix(lat, lon), &self.grid, now);
+                fx.changes.push(d.view(&self.grid).change(false));
+            }
+            Fact::Streams(all) => {
+                for status in all {
+                    self.stream(status, now, &mut fx);
+                }
+            }
+            Fact::Delivery { event, delivery } => {
+                fx.changes.extend(self.events.deliver(event, delivery));
+            }
+            Fact::Faults { device, faults } => {
+                if let Some(d) = self.devices.get_mut(&device) {
+                    d.count(&faults);
+                    fx.changes.push(d.view(&self.grid).change(false));
+                }
+            }
+            Fact::Tick => self.tick(now, &mut fx),
+        }
+        fx
+    }
+
+    fn report(
+        &mut self,
+        report: &Report,
+        registered: Option<&registry::Device>,
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        let Ok(id) = DeviceId::parse(&report.device) else {
+            return;
+        };
+        if self.revoked.contains(&id) {
+            return;
+        }
+        let d = match registered {
+            Some(r) => {
+                let d = self.devices.known(&id, &self.grid, now);
+                d.register(r, &self.grid);
+                d
+            }
+            None => {
+                let (d, gone) = self.devices.announced(&id, &self.grid, now);
+                let gone = gone.map(|id| Change::Gone(Key::Device(id)));
+                fx.changes.extend(gone);
+                d.online |= d.is_announced();
+                d
+            }
+        };
+        d.heard = now.mono;
+        d.count(&report.faults);
+        let old = d.track.is_older(report.device_time_ms, now);
+        if old {
+            d.count(&[Fault::Stale]);
+        } else {
+            d.learn(report);
+        }
+        if let Some(fix) = report.fix {
+            let taken = if old {
+                Taken::Stale
+            } else {
+                let on_ground = d.on_ground();
+                d.track
+                    .take(fix, report.device_time_ms, on_ground, &self.grid, now)
+            };
+            fx.position = Some(taken.name());
+        }
+        if report.sos.is_some() {
+            d.sos_until = Some(now.mono + SOS_SHOWN);
+        }
+        let occasion = if old {
+            Occasion::OldReport(report)
+        } else {
+            Occasion::Report(report)
+        };
+        let book = Rulebook {
+            rules: &self.rules,
+            grid: &self.grid,
+            now,
+        };
+        let streams = || live_streams(&self.streams, &id);
+        fx.add(raise::on_device(book, d, occasion, streams));
+        fx.changes.push(
+            d.view(&self.grid)
+                .change(fx.position == Some(Taken::Moved.name())),
+        );
+    }
+
+    fn session(
+        &mut self,
+        device: &DeviceId,
+        registered: &registry::Device,
+        online: bool,
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        if self.revoked.contains(device) {
+            return;
+        }
+        let d = self.devices.known(device, &self.grid, now);
+        d.register(registered, &self.grid);
+        d.online = online;
+        let book = Rulebook {
+            rules: &self.rules,
+            grid: &self.grid,
+            now,
+        };
+        let streams = || live_streams(&self.streams, device);
+        fx.add(raise::on_device(book, d, Occasion::Presence, streams));
+        fx.changes.push(d.view(&self.grid).change(false));
+    }
+
+    /// The whole registry: new devices appear, revoked ones go.
+    fn known(&mut self, all: &[registry::Device], now: Now, fx: &mut Effects) {
+        let ids: HashSet<&str> = all.iter().map(|d| d.id.as_str()).collect();
+        let gone: Vec<_> = self
+            .devices
+            .iter_mut()
+            .filter(|d| d.registered && !ids.contains(d.id.as_str()))
+            .filter_map(|d| {
+                // A camera of the configuration stays.
+                d.registered = !d.fixed;
+                d.registered.then(|| d.id.clone())
+            })
+            .collect();
+        for id in &gone {
+            self.devices.remove(id);
+            self.revoked.insert(id.clone());
+            fx.changes.push(Change::Gone(Key::Device(id.clone())));
+            let theirs: Vec<_> = self
+                .streams
+                .keys()
+                .filter(|s| s.device == *id)
+                .cloned()
+                .collect();
+            for stream in theirs {
+                self.streams.remove(&stream);
+                fx.changes.push(Change::Gone(Key::Stream(stream)));
+            }
+        }
+        for r in all {
+            let Ok(id) = DeviceId::parse(&r.id) else {
+                continue;
+            };
+            self.revoked.remove(&id);
+            let d = self.devices.known(&id, &self.grid, now);
+            if d.register(r, &self.grid) {
+                fx.changes.push(d.view(&self.grid).change(false));
+            }
+        }
+    }
+
+    fn stream(&mut self, status: StreamStatus, now: Now, fx: &mut Effects) {
+        let id = status.stream.clone();
+        let former = self.streams.remove(&id);
+        if former.is_none()
+            && matches!(status.phase, "waiting" | "lost")
+            && self.devices.get(&id.device).is_none()
+        {
+            // The end of a revoked device.
+            return;
+        }
+        let (was, mut latches) =
+            former.map_or(("", Latches::default()), |s| (s.status.phase, s.latches));
+        fx.changes.push(view::stream_change(&status));
+        if was != status.phase {
+            let change = StreamView {
+                phase: status.phase,
+                was,
+            };
+            let book = Rulebook {
+                rules: &self.rules,
+                grid: &self.grid,
+                now,
+            };
+            let streams = || live_streams(&self.streams, &id.device);
+            let device = self.devices.get(&id.device);
+            fx.add(raise::on_stream(
+                book,
+                device,
+                &id,
+                &mut latches,
+                change,
+                streams,
+            ));
+        }
+        self.streams.insert(id.clone(), Stream { status, latches });
+        if let Some(d) = self
+            .devices
+            .get_mut(&id.device)
+            .filter(|d| d.fixed && !d.registered)
+        {
+            let online = !live_streams(&self.streams, &id.device).is_empty();
+            if std::mem::replace(&mut d.online, online) != online {
+                fx.changes.push(d.view(&self.grid).change(false));
+            }
+        }
+    }
+
+    /// The outbox answered: the event is shown, or its latch opens again.
+    pub fn conclude(&mut self, raised: Raised, answer: Option<&Appended>, fx: &mut Effects) {
+        let latches = match &raised.subject {
+            Subject::Device(id) => self.devices.get_mut(id).map(|d| &mut d.latches),
+            Subject::Stream(id) => self.streams.get_mut(id).map(|s| &mut s.latches),
+        };
+        match (latches, answer) {
+            (Some(l), Some(_)) => l.settle(raised.rule, raised.key),
+            (Some(l), None) => l.retract(raised.rule, raised.key),
+            (None, _) => {}
+        }
+        if matches!(answer, Some(Appended::New)) {
+            fx.changes.push(self.events.show(raised.event, Vec::new()));
+        }
+    }
+
+    fn tick(&mut self, now: Now, fx: &mut Effects) {
+        let mut forgotten = Vec::new();
+        for d in self.devices.iter_mut() {
+            let aged = d.age(now);
+            if aged.freshness {
+                let id = d.id.clone();
+                let book = Rulebook {
+                    rules: &self.rules,
+                    grid: &self.grid,
+                    now,
+                };
+                let streams = || live_streams(&self.streams, &id);
+                fx.add(raise::on_device(book, d, Occasion::Presence, streams));
+            }
+            if aged.shown {
+                fx.changes.push(d.view(&self.grid).change(false));
+            }
+            let silence = now.mono.saturating_duration_since(d.heard);
+            if d.is_announced() && silence >= ANNOUNCED_FORGOTTEN {
+                forgotten.push(d.id.clone());
+            }
+        }
+        for id in forgotten {
+            self.devices.remove(&id);
+            fx.changes.push(Change::Gone(Key::Device(id)));
+        }
+    }
+}
+
+fn live_streams(streams: &BTreeMap<StreamId, Stream>, device: &DeviceId) -> Vec<String> {
+    streams
+        .iter()
+        .filter(|(id, s)| id.device == *device && s.status.phase == "live")
+        .map(|(id, _)| id.to_string())
+        .collect()
+}
+
+fn plain_fix(lat: f64, lon: f64) -> Fix {
+    Fix {
+        lat,
+        lon,
+        alt_m: None,
+        accuracy_m: None,
+        speed_mps: None,
+        heading_deg: None,
+        source_datum: kerbside_codecs::telemetry::Datum::Wgs84,
+    }
+}
+
+#[cfg(test)]
+mod tests;

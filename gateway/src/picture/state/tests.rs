@@ -1,0 +1,427 @@
+use kerbside_codecs::telemetry::Sos;
+use serde_json::Value;
+
+use super::super::feed::Feed;
+use super::super::rules::tests::rule;
+use super::super::track::tests::{fix, grid};
+use super::devices::ANNOUNCED_MAX;
+use super::events::EARLY_MAX;
+use super::*;
+use crate::event::DeliveryState;
+use crate::registry::DeviceKind;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A picture with the four usual rules, its feed and its clock.
+struct Scene {
+    state: State,
+    feed: Feed,
+    now: Now,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let rules = Rules::compile(&[
+            rule("sos", "report.sos"),
+            rule("zone_left", "size(track.left_zones) > 0"),
+            rule("battery_low", "track.battery_pct < 15"),
+            rule("stream_lost", "stream.phase == 'lost' && stream.was != ''"),
+            rule("gone_silent", "track.state == 'lost' && track.online"),
+        ])
+        .unwrap();
+        Self {
+            state: State::new(grid(), rules, vec![]).0,
+            feed: Feed::default(),
+            now: Now::read(),
+        }
+    }
+
+    fn tell(&mut self, fact: Fact) -> Vec<Raised> {
+        let fx = self.state.apply(fact, self.now);
+        assert!(fx.failed_rules.is_empty(), "{:?}", fx.failed_rules);
+        self.feed.publish(fx.changes);
+        fx.raised
+    }
+
+    /// Tells, and the outbox takes all.
+    fn owned(&mut self, fact: Fact) -> Vec<String> {
+        let raised = self.tell(fact);
+        let kinds = raised.iter().map(|r| r.event.kind.clone()).collect();
+        for r in raised {
+            self.answer(r, Some(&Appended::New));
+        }
+        kinds
+    }
+
+    fn answer(&mut self, raised: Raised, answer: Option<&Appended>) {
+        let mut fx = Effects::default();
+        self.state.conclude(raised, answer, &mut fx);
+        self.feed.publish(fx.changes);
+    }
+
+    fn snapshot(&self) -> Value {
+        serde_json::from_str(&self.feed.snapshot()).unwrap()
+    }
+
+    fn device(&self) -> Value {
+        self.snapshot()["devices"][0].clone()
+    }
+
+    fn wait(&mut self, seconds: u32) {
+        self.now = self.now.plus(SECOND * seconds);
+    }
+}
+
+fn registered() -> registry::Device {
+    registry::Device {
+        id: "bc-01".into(),
+        kind: DeviceKind::Bodycam,
+        unit: Some("patrol-1".into()),
+    }
+}
+
+fn bare() -> Report {
+    Report {
+        device: "bc-01".into(),
+        ..Report::default()
+    }
+}
+
+fn at(lat: f64, lon: f64) -> Report {
+    Report {
+        fix: Some(fix(lat, lon)),
+        ..bare()
+    }
+}
+
+impl Scene {
+    fn said(&self, report: Report) -> Fact {
+        Fact::Report {
+            report,
+            registered: Some(registered()),
+            arrived: self.now,
+        }
+    }
+
+    fn report(&mut self, report: Report) -> Vec<String> {
+        let fact = self.said(report);
+        self.owned(fact)
+    }
+
+    fn sos(&self, id: Option<&str>, device_time_ms: Option<i64>) -> Fact {
+        self.said(Report {
+            sos: Some(Sos {
+                id: id.map(Into::into),
+                note: Some("help".into()),
+            }),
+            device_time_ms,
+            ..bare()
+        })
+    }
+}
+
+#[test]
+fn a_device_as_the_contract_shows_it() {
+    let mut s = Scene::new();
+    s.owned(Fact::Known(vec![registered()]));
+    assert_eq!(s.device()["state"], "silent");
+    assert_eq!(s.device()["position"], Value::Null);
+    s.owned(Fact::Session {
+        device: DeviceId::parse("bc-01").unwrap(),
+        registered: registered(),
+        online: true,
+    });
+    s.report(Report {
+        model: Some("X5".into()),
+        battery_pct: Some(83.0),
+        faults: vec![Fault::BadField],
+        device_time_ms: Some(1_795_219_200_000),
+        ..at(37.005, 112.005)
+    });
+    let mut d = s.device();
+    let arrived = s.now.unix_ms;
+    assert!(d["position"]["age_ms"].as_i64().unwrap() < 60_000);
+    d["position"]["age_ms"] = 0.into();
+    assert_eq!(
+        d,
+        serde_json::json!({
+            "id":"bc-01","kind":"bodycam","unit":"patrol-1","model":"X5","mode":null,"state":"live","online":true,
+            "position":{"lat":37.005,"lon":112.005,"alt_m":null,"accuracy_m":null,"speed_mps":null,"heading_deg":null,
+                "time_ms":1_795_219_200_000_i64,"arrived_ms":arrived,"age_ms":0,"datum":"wgs84","source_datum":"wgs84"},
+            "cell":"c1","zones":["beat"],"battery_pct":83.0,"sos":false,"faults":{"bad_field":1},
+            "trail":[[112.005,37.005]]})
+    );
+}
+
+#[test]
+fn a_call_for_help_is_one_event_however_often_it_is_sent() {
+    let mut s = Scene::new();
+    s.report(at(37.005, 112.005));
+    let raised = s.tell(s.sos(Some("a1"), None));
+    assert_eq!(raised.len(), 1);
+    let event = &raised[0].event;
+    assert_eq!(event.dedup_key.as_deref(), Some("sos:bc-01:a1"));
+    assert_eq!(event.note.as_deref(), Some("help"));
+    assert_eq!(event.cell.as_deref(), Some("c1"));
+    assert_eq!(event.position_ms, Some(s.now.unix_ms));
+    // The same call while the first one is not owned yet: the outbox has to say that it is the same.
+    let again = s.tell(s.sos(Some("a1"), None));
+    assert_eq!(again[0].event.dedup_key, raised[0].event.dedup_key);
+    let first = raised[0].event.id;
+    s.answer(raised[0].clone(), Some(&Appended::New));
+    s.answer(again[0].clone(), Some(&Appended::Again(first)));
+    assert_eq!(s.snapshot()["events"].as_array().unwrap().len(), 1);
+    assert_eq!(s.snapshot()["devices"][0]["sos"], true);
+
+    assert!(
+        s.owned(s.sos(Some("a1"), None)).is_empty(),
+        "owned: nothing to do"
+    );
+    s.report(at(37.005, 112.005));
+    assert!(
+        s.owned(s.sos(Some("a1"), None)).is_empty(),
+        "also after other reports"
+    );
+    assert_eq!(s.owned(s.sos(Some("a2"), None)), ["sos"]);
+    s.wait(601);
+    s.owned(Fact::Tick);
+    assert_eq!(s.device()["sos"], false);
+}
+
+#[test]
+fn calls_without_id_go_by_time_or_by_ten_seconds() {
+    let mut s = Scene::new();
+    let raised = s.tell(s.sos(None, Some(1_795_219_200_000)));
+    assert_eq!(
+        raised[0].event.dedup_key.as_deref(),
+        Some("sos:bc-01:1795219200000")
+    );
+    let mut s = Scene::new();
+    assert_eq!(s.owned(s.sos(None, None)), ["sos"]);
+    s.wait(9);
+    assert!(s.owned(s.sos(None, None)).is_empty());
+    s.wait(2);
+    assert_eq!(s.owned(s.sos(None, None)), ["sos"]);
+}
+
+#[test]
+fn an_event_that_nobody_owns_is_raised_again() {
+    let mut s = Scene::new();
+    let low = |s: &Scene, pct| {
+        s.said(Report {
+            battery_pct: Some(pct),
+            ..bare()
+        })
+    };
+    let raised = s.tell(low(&s, 14.0));
+    assert_eq!(raised.len(), 1);
+    assert!(s.tell(low(&s, 14.0)).is_empty(), "on its way");
+    s.answer(raised[0].clone(), None);
+    assert_eq!(s.snapshot()["events"], serde_json::json!([]));
+    assert_eq!(s.owned(low(&s, 14.0)), ["battery_low"]);
+    assert!(s.owned(low(&s, 10.0)).is_empty(), "still low");
+    assert!(s.report(bare()).is_empty(), "nothing said about it");
+    assert!(s.owned(low(&s, 90.0)).is_empty());
+    assert_eq!(s.owned(low(&s, 14.0)), ["battery_low"]);
+
+    let call = s.tell(s.sos(Some("x"), None));
+    s.answer(call[0].clone(), None);
+    assert_eq!(s.owned(s.sos(Some("x"), None)), ["sos"]);
+}
+
+#[test]
+fn leaving_the_own_zone_is_one_event_each_time() {
+    let mut s = Scene::new();
+    let mut step = |lat| {
+        s.wait(10);
+        s.report(at(lat, 112.005))
+    };
+    assert!(step(37.005).is_empty());
+    assert_eq!(step(37.011), ["zone_left"]);
+    assert!(step(37.012).is_empty());
+    assert!(step(37.005).is_empty(), "back");
+    assert_eq!(step(37.011), ["zone_left"]);
+}
+
+#[test]
+fn an_old_report_is_counted_and_moves_nothing_but_a_call_for_help_counts() {
+    let mut s = Scene::new();
+    let timed = |time, r: Report| Report {
+        device_time_ms: Some(time),
+        ..r
+    };
+    s.report(timed(2000, at(37.005, 112.005)));
+    s.report(timed(
+        1000,
+        Report {
+            battery_pct: Some(5.0),
+            ..at(37.009, 112.005)
+        },
+    ));
+    let d = s.device();
+    assert_eq!(d["position"]["lat"], 37.005);
+    assert_eq!(d["battery_pct"], Value::Null);
+    assert_eq!(d["faults"]["stale"], 1);
+    assert_eq!(s.owned(s.sos(Some("late"), Some(1500))), ["sos"]);
+}
+
+#[test]
+fn a_device_that_falls_silent_ages_and_rules_see_it() {
+    let mut s = Scene::new();
+    s.owned(Fact::Session {
+        device: DeviceId::parse("bc-01").unwrap(),
+        registered: registered(),
+        online: true,
+    });
+    s.report(at(37.005, 112.005));
+    s.wait(10);
+    assert!(s.owned(Fact::Tick).is_empty());
+    assert_eq!(s.device()["state"], "stale");
+    s.wait(50);
+    assert_eq!(s.owned(Fact::Tick), ["gone_silent"]);
+    assert_eq!(s.device()["state"], "lost");
+    assert_eq!(s.state.census()[3], (Freshness::Lost, 1));
+}
+
+#[test]
+fn revoked_devices_go_and_stay_away() {
+    let mut s = Scene::new();
+    s.owned(Fact::Known(vec![registered()]));
+    s.owned(Fact::Known(vec![]));
+    s.report(at(37.005, 112.005));
+    s.owned(Fact::Session {
+        device: DeviceId::parse("bc-01").unwrap(),
+        registered: registered(),
+        online: false,
+    });
+    assert_eq!(s.snapshot()["devices"], serde_json::json!([]));
+    s.owned(Fact::Known(vec![registered()]));
+    s.report(at(37.005, 112.005));
+    assert_eq!(s.device()["state"], "live");
+}
+
+#[test]
+fn announced_aircraft_are_bounded_and_forgotten() {
+    let mut s = Scene::new();
+    for i in 0..ANNOUNCED_MAX + 5 {
+        s.now = s.now.plus(Duration::from_millis(1));
+        s.tell(Fact::Report {
+            report: Report {
+                device: format!("uav-{i}"),
+                kind: Some("drone".into()),
+                ..bare()
+            },
+            registered: None,
+            arrived: s.now,
+        });
+    }
+    assert_eq!(s.state.devices.counts(), (ANNOUNCED_MAX, ANNOUNCED_MAX));
+    assert!(
+        s.state
+            .devices
+            .get(&DeviceId::parse("uav-0").unwrap())
+            .is_none()
+    );
+    s.wait(3601);
+    s.owned(Fact::Tick);
+    assert_eq!(s.state.devices.counts(), (0, 0));
+}
+
+fn status(phase: &'static str) -> Fact {
+    Fact::Streams(vec![StreamStatus {
+        stream: StreamId::parse("bc-01/main").unwrap(),
+        phase,
+        protocol: Some("rtsp"),
+        codecs: vec!["H264"],
+        readers: 2,
+        frames: 1,
+        ring_bytes: 1,
+    }])
+}
+
+#[test]
+fn streams_are_shown_and_their_loss_is_an_event() {
+    let mut s = Scene::new();
+    s.owned(Fact::Known(vec![registered()]));
+    assert!(s.owned(status("live")).is_empty());
+    assert_eq!(
+        s.snapshot()["streams"],
+        serde_json::json!([{"stream":"bc-01/main","device":"bc-01","phase":"live","protocol":"rtsp",
+            "codecs":["H264"],"readers":2}])
+    );
+    assert_eq!(
+        s.tell(s.sos(Some("a"), None))[0].event.streams,
+        ["bc-01/main"]
+    );
+    s.owned(status("waiting"));
+    let lost = s.tell(status("lost"));
+    assert_eq!(lost[0].event.streams, ["bc-01/main"]);
+    assert_eq!(lost[0].event.unit.as_deref(), Some("patrol-1"));
+    s.answer(lost[0].clone(), Some(&Appended::New));
+    assert!(s.owned(status("lost")).is_empty());
+    s.owned(status("live"));
+    assert_eq!(s.owned(status("lost")), ["stream_lost"]);
+}
+
+#[test]
+fn a_fixed_camera_stands_and_is_online_with_its_stream() {
+    let mut s = Scene::new();
+    s.owned(Fact::Fixed {
+        device: DeviceId::parse("bc-01").unwrap(),
+        kind: DeviceKind::Camera,
+        unit: None,
+        lat: 37.005,
+        lon: 112.005,
+    });
+    s.wait(1000);
+    s.owned(Fact::Tick);
+    s.owned(status("live"));
+    let d = s.device();
+    assert_eq!(
+        (&d["state"], &d["online"], &d["cell"]),
+        (&"live".into(), &true.into(), &"c1".into())
+    );
+    s.owned(Fact::Known(vec![]));
+    s.owned(status("lost"));
+    assert_eq!(s.device()["online"], false);
+}
+
+#[test]
+fn deliveries_find_their_event_also_when_they_are_early() {
+    let mut s = Scene::new();
+    let delivery = |state| Delivery {
+        platform: "joint".into(),
+        state,
+        attempts: 1,
+        error: None,
+        updated_ms: 1,
+    };
+    let raised = s.tell(s.sos(Some("a"), None));
+    let id = raised[0].event.id;
+    s.owned(Fact::Delivery {
+        event: id,
+        delivery: delivery(DeliveryState::Pending),
+    });
+    s.answer(raised[0].clone(), Some(&Appended::New));
+    let state = |s: &Scene| s.snapshot()["events"][0]["deliveries"][0]["state"].clone();
+    assert_eq!(state(&s), "pending");
+    s.owned(Fact::Delivery {
+        event: id,
+        delivery: delivery(DeliveryState::Delivered),
+    });
+    assert_eq!(state(&s), "delivered");
+    let event = s.snapshot()["events"][0].clone();
+    assert_eq!(event["id"], id.to_string());
+    assert_eq!(
+        (&event["priority"], &event["severity"]),
+        (&"P0".into(), &"critical".into())
+    );
+    assert!(event.get("dedup_key").is_none());
+    for _ in 0..EARLY_MAX + 5 {
+        s.owned(Fact::Delivery {
+            event: crate::event::new_event_id(),
+            delivery: delivery(DeliveryState::Pending),
+        });
+    }
+    assert_eq!(s.state.events.early.len(), EARLY_MAX);
+}

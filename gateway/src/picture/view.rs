@@ -1,0 +1,142 @@
+//! Items of the feed as JSON, exactly as API.md says.
+
+use kerbside_codecs::telemetry::{Datum, Fault};
+use serde::{Serialize, Serializer};
+
+use super::feed::{Body, Change, Key};
+use super::grid::Grid;
+use super::track::Known;
+use crate::event::{Delivery, Event};
+use crate::ids::DeviceId;
+use crate::stream::StreamStatus;
+
+/// What a screen sees of a device.
+#[derive(Serialize)]
+pub struct DeviceView<'a> {
+    pub id: &'a DeviceId,
+    pub kind: &'a str,
+    pub unit: Option<&'a str>,
+    pub model: Option<&'a str>,
+    pub mode: Option<&'a str>,
+    pub state: &'static str,
+    pub online: bool,
+    pub position: Option<PositionView>,
+    pub cell: Option<&'a str>,
+    pub zones: Vec<&'a str>,
+    pub battery_pct: Option<f32>,
+    pub sos: bool,
+    #[serde(serialize_with = "as_map")]
+    pub faults: &'a [(Fault, u32)],
+}
+
+/// Field names as in the contract.
+#[derive(Serialize)]
+pub struct PositionView {
+    lat: f64,
+    lon: f64,
+    alt_m: Option<f64>,
+    accuracy_m: Option<f64>,
+    speed_mps: Option<f64>,
+    heading_deg: Option<f64>,
+    time_ms: Option<i64>,
+    arrived_ms: i64,
+    /// Written when the item is sent.
+    age_ms: u8,
+    datum: Datum,
+    source_datum: Datum,
+}
+
+impl PositionView {
+    pub fn of(known: &Known) -> Self {
+        let f = &known.fix;
+        Self {
+            lat: f.lat,
+            lon: f.lon,
+            alt_m: f.alt_m,
+            accuracy_m: f.accuracy_m,
+            speed_mps: f.speed_mps,
+            heading_deg: f.heading_deg,
+            time_ms: known.device_time_ms,
+            arrived_ms: known.arrived.unix_ms,
+            age_ms: 0,
+            datum: Datum::Wgs84,
+            source_datum: f.source_datum,
+        }
+    }
+}
+
+fn as_map<S: Serializer>(faults: &&[(Fault, u32)], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_map(faults.iter().map(|(f, n)| (f.name(), n)))
+}
+
+impl DeviceView<'_> {
+    /// `moved`: the position is new.
+    pub fn change(&self, moved: bool) -> Change {
+        let position = self.position.as_ref();
+        Change::Put {
+            key: Key::Device(self.id.clone()),
+            body: Body::new(json(self), position.map(|p| p.arrived_ms)),
+            moved_to: position.filter(|_| moved).map(|p| [p.lon, p.lat]),
+        }
+    }
+}
+
+/// Names of zones by their numbers.
+pub fn zone_names(grid: &Grid, zones: impl IntoIterator<Item = u16>) -> Vec<&str> {
+    zones
+        .into_iter()
+        .filter_map(|z| grid.zone(z))
+        .map(|z| z.id.as_str())
+        .collect()
+}
+
+#[derive(Serialize)]
+struct StreamView<'a> {
+    stream: String,
+    device: &'a DeviceId,
+    phase: &'a str,
+    protocol: Option<&'a str>,
+    codecs: &'a [&'a str],
+    readers: usize,
+}
+
+pub fn stream_change(s: &StreamStatus) -> Change {
+    Change::Put {
+        key: Key::Stream(s.stream.clone()),
+        body: Body::new(
+            json(&StreamView {
+                stream: s.stream.to_string(),
+                device: &s.stream.device,
+                phase: s.phase,
+                protocol: s.protocol,
+                codecs: &s.codecs,
+                readers: s.readers,
+            }),
+            None,
+        ),
+        moved_to: None,
+    }
+}
+
+#[derive(Serialize)]
+struct EventView<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    deliveries: &'a [Delivery],
+}
+
+pub fn event_change(event: &Event, deliveries: &[Delivery]) -> Change {
+    Change::Put {
+        key: Key::Event(event.id),
+        body: Body::new(json(&EventView { event, deliveries }), None),
+        moved_to: None,
+    }
+}
+
+fn json(v: &impl Serialize) -> String {
+    // Only maps with keys that are no text can fail, and there are none.
+    serde_json::to_string(v).unwrap_or_else(|e| {
+        tracing::error!(error = %e, "an item of the picture could not be written");
+        "{}".to_owned()
+    })
+}

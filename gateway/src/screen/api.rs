@@ -1,0 +1,147 @@
+//! The calls of `/api/v1` that answer once: picture, grid, events, streams. Shapes: gateway/API.md.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+
+use super::Room;
+use super::auth::Viewer;
+use super::headers::Problem;
+use super::serve::Client;
+use crate::event::{Delivery, Event};
+use crate::ids::{DeviceId, EventId};
+use crate::outbox::OutboxError;
+use crate::stream::StreamStatus;
+
+const EVENTS_DEFAULT: usize = 100;
+const EVENTS_MAX: usize = 500;
+
+/// `GET /api/v1/picture`: what a feed begins with.
+pub(super) async fn picture(State(room): State<Arc<Room>>, _viewer: Viewer) -> Response {
+    json_text(room.feed.snapshot())
+}
+
+/// `GET /api/v1/grid`.
+pub(super) async fn grid(State(room): State<Arc<Room>>, _viewer: Viewer) -> Response {
+    json_text(room.grid.clone())
+}
+
+fn json_text(text: impl Into<axum::body::Body>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text.into()).into_response()
+}
+
+#[derive(Deserialize)]
+pub(super) struct Page {
+    limit: Option<usize>,
+    before: Option<EventId>,
+}
+
+#[derive(Serialize)]
+struct ShownEvent {
+    #[serde(flatten)]
+    event: Event,
+    deliveries: Vec<Delivery>,
+}
+
+#[derive(Serialize)]
+struct Events {
+    events: Vec<ShownEvent>,
+}
+
+/// `GET /api/v1/events`: newest first.
+pub(super) async fn events(
+    State(room): State<Arc<Room>>,
+    _viewer: Viewer,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(page) = page.map_err(|e| {
+        let text = format!(
+            "{}; use ?limit=1…{EVENTS_MAX} and before=EVENT-ID",
+            e.body_text()
+        );
+        Problem::new(e.status(), text)
+    })?;
+    let limit = page.limit.unwrap_or(EVENTS_DEFAULT).clamp(1, EVENTS_MAX);
+    let recent = room
+        .outbox
+        .recent(limit, page.before)
+        .await
+        .map_err(|e| closed(&e))?;
+    let shown = |(event, deliveries)| ShownEvent { event, deliveries };
+    let events = recent.into_iter().map(shown).collect();
+    Ok(Json(Events { events }).into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct Retry {
+    platform: String,
+}
+
+/// `POST /api/v1/events/{id}/retry`: a parked event is tried again.
+pub(super) async fn retry(
+    State(room): State<Arc<Room>>,
+    Extension(client): Extension<Client>,
+    viewer: Viewer,
+    Path(id): Path<String>,
+    body: Result<Json<Retry>, JsonRejection>,
+) -> Result<StatusCode, Problem> {
+    viewer.may_order()?;
+    let id: EventId = id
+        .parse()
+        .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the event id is not a UUID"))?;
+    let Json(Retry { platform }) = body.map_err(|e| {
+        let text = format!(
+            "{}; send {{\"platform\": \"NAME\"}} as application/json",
+            e.body_text()
+        );
+        Problem::new(e.status(), text)
+    })?;
+    let is_parked = room
+        .outbox
+        .retry(id, &platform)
+        .await
+        .map_err(|e| closed(&e))?;
+    tracing::info!(
+        target: "audit", user = viewer.account.user.name, peer = %client.addr.ip(),
+        event = %id, platform, is_parked, "retry of an event"
+    );
+    if is_parked {
+        Ok(StatusCode::ACCEPTED)
+    } else {
+        Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "this event is not parked for that platform: nothing to try again",
+        ))
+    }
+}
+
+fn closed(e: &OutboxError) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{e}; try again"))
+}
+
+#[derive(Serialize)]
+struct ShownStream {
+    device: DeviceId,
+    #[serde(flatten)]
+    status: StreamStatus,
+}
+
+#[derive(Serialize)]
+struct Streams {
+    streams: Vec<ShownStream>,
+}
+
+/// `GET /api/v1/streams`.
+pub(super) async fn streams(State(room): State<Arc<Room>>, _viewer: Viewer) -> Response {
+    let shown = |status: StreamStatus| ShownStream {
+        device: status.stream.device.clone(),
+        status,
+    };
+    let streams = room.streams.status().into_iter().map(shown).collect();
+    Json(Streams { streams }).into_response()
+}

@@ -1,0 +1,101 @@
+//! Is the process alive, can it do its work, what does it count.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use parking_lot::Mutex;
+
+use super::Room;
+use super::auth::{Refusal, Viewer};
+use super::serve::Client;
+
+/// Conditions for being ready, each with the reason while it is not met. Starts with one: the gateway is starting.
+pub struct Ready {
+    unmet: Mutex<BTreeMap<&'static str, String>>,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        let starting = ("start", "the gateway is starting".to_owned());
+        Self {
+            unmet: Mutex::new(BTreeMap::from([starting])),
+        }
+    }
+}
+
+impl Ready {
+    /// Says that a condition is met (None), or why not, in words for operators. A change is logged.
+    pub fn set(&self, condition: &'static str, unmet: Option<&str>) {
+        let mut all = self.unmet.lock();
+        let before = match unmet {
+            Some(reason) => all.insert(condition, reason.to_owned()),
+            None => all.remove(condition),
+        };
+        drop(all);
+        match (before, unmet) {
+            (None, Some(reason)) => tracing::warn!(condition, reason, "not ready"),
+            (Some(_), None) => tracing::info!(condition, "condition for being ready met"),
+            _ => {}
+        }
+    }
+
+    /// One line for each condition that is not met; empty: ready.
+    pub fn unmet(&self) -> Vec<String> {
+        let all = self.unmet.lock();
+        all.iter()
+            .map(|(name, why)| format!("{name}: {why}"))
+            .collect()
+    }
+}
+
+pub(super) async fn healthz() -> &'static str {
+    "ok"
+}
+
+pub(super) async fn readyz(State(room): State<Arc<Room>>) -> Response {
+    let unmet = room.ready.unmet();
+    if unmet.is_empty() {
+        "ready".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, unmet.join("\n")).into_response()
+    }
+}
+
+/// From this machine without credentials, unless a proxy on it speaks for somebody else.
+pub(super) async fn metrics(
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+    viewer: Result<Viewer, Refusal>,
+) -> Response {
+    let proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"]
+        .iter()
+        .any(|h| headers.contains_key(*h));
+    let local = client.addr.ip().to_canonical().is_loopback() && !proxied;
+    match viewer {
+        Err(refusal) if !local => refusal.into_response(),
+        _ => {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], crate::metrics::text()).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_every_condition_is_met() {
+        let ready = Ready::default();
+        assert_eq!(ready.unmet(), ["start: the gateway is starting"]);
+        ready.set("outbox", Some("the disk is full"));
+        ready.set("start", None);
+        assert_eq!(ready.unmet(), ["outbox: the disk is full"]);
+        ready.set("outbox", None);
+        assert!(ready.unmet().is_empty());
+    }
+}

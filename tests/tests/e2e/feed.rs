@@ -1,0 +1,246 @@
+//! The feed as API.md writes it: fields, sequence, resume, slow screens.
+
+use std::time::Duration;
+
+use kerbside_sim::harness::{Feed, Gateway, Setup};
+use serde_json::Value;
+
+use crate::crash::{Caller, call};
+use crate::{LIMIT, report};
+
+/// The keys of an object, sorted.
+fn keys(value: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = value
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// Panics unless `value` has each of `wanted`; keys not listed in `wanted` or `optional` are faults too.
+#[track_caller]
+fn has_exactly(what: &str, value: &Value, wanted: &[&str], optional: &[&str]) {
+    let found = keys(value);
+    for key in wanted {
+        assert!(found.contains(key), "{what} lacks {key:?}: {value}");
+    }
+    for key in found {
+        assert!(
+            wanted.contains(&key) || optional.contains(&key),
+            "{what} has {key:?}, which API.md does not name"
+        );
+    }
+}
+
+const DEVICE: [&str; 14] = [
+    "id",
+    "kind",
+    "unit",
+    "model",
+    "mode",
+    "state",
+    "online",
+    "position",
+    "cell",
+    "zones",
+    "battery_pct",
+    "sos",
+    "faults",
+    "trail",
+];
+const POSITION: [&str; 11] = [
+    "lat",
+    "lon",
+    "alt_m",
+    "accuracy_m",
+    "speed_mps",
+    "heading_deg",
+    "time_ms",
+    "arrived_ms",
+    "age_ms",
+    "datum",
+    "source_datum",
+];
+const EVENT: [&str; 16] = [
+    "id",
+    "kind",
+    "rule",
+    "severity",
+    "priority",
+    "device",
+    "unit",
+    "raised_ms",
+    "device_time_ms",
+    "position",
+    "position_ms",
+    "cell",
+    "streams",
+    "note",
+    "deliveries",
+    "dedup_key",
+];
+
+#[tokio::test]
+async fn every_item_has_the_fields_of_the_contract() {
+    let gateway = Gateway::start(Setup {
+        platforms: vec![("joint".into(), "http://127.0.0.1:9/events".into())],
+        ..Setup::default()
+    })
+    .await;
+    gateway.device("bc-01", "bodycam", Some("patrol-1"));
+    gateway.device("bc-02", "bodycam", None);
+    let token = gateway.user("eve", "operator");
+    let mut caller = Caller::open(&gateway, "bc-01").await;
+    let text = r#"{"time_ms":1,"position":{"lat":37.6906807,"lon":112.7564918,"accuracy_m":5,"speed_mps":1.2,"heading_deg":270,
+        "alt_m":801.5,"datum":"gcj02"},"battery_pct":83,"kind":"bodycam","model":"X5","mode":"patrol"}"#;
+    assert!(caller.say("kerbside/v1/bc-01/report", text));
+    caller.all_acknowledged(LIMIT).await;
+    call(&gateway, "bc-01", "schema").await;
+
+    let mut feed = Feed::open(&gateway, &token).await;
+    assert_eq!(
+        (feed.snapshots, feed.changes),
+        (1, 0),
+        "the first message is a snapshot"
+    );
+    feed.until(LIMIT, "the event is there", |feed| {
+        (!feed.events.is_empty()).then_some(())
+    })
+    .await;
+    let (status, picture) = gateway.get("/api/v1/picture", &token).await;
+    assert_eq!(status, 200);
+    has_exactly(
+        "snapshot",
+        &picture,
+        &[
+            "type", "epoch", "seq", "now_ms", "devices", "streams", "events",
+        ],
+        &["gone"],
+    );
+    let device = |id: &str| {
+        let devices = picture["devices"].as_array().expect("devices");
+        devices
+            .iter()
+            .find(|device| device["id"] == id)
+            .unwrap_or_else(|| panic!("{id} is missing"))
+    };
+    let live = device("bc-01");
+    has_exactly("device", live, &DEVICE[..13], &DEVICE[13..]);
+    has_exactly("position", &live["position"], &POSITION, &[]);
+    let position = &live["position"];
+    assert!(
+        (position["lat"].as_f64().unwrap() - 37.69).abs() < 2e-6,
+        "GCJ-02 became WGS-84: {position}"
+    );
+    assert_eq!(
+        (&position["datum"], &position["source_datum"]),
+        (&"wgs84".into(), &"gcj02".into())
+    );
+    let age = picture["now_ms"].as_i64().unwrap() - position["arrived_ms"].as_i64().unwrap();
+    assert!(
+        (age - position["age_ms"].as_i64().unwrap()).abs() <= 5,
+        "age_ms is now_ms - arrived_ms: {position}"
+    );
+    assert_eq!(
+        (&live["battery_pct"], &live["model"], &live["state"]),
+        (&83.into(), &"X5".into(), &"live".into())
+    );
+
+    let silent = device("bc-02");
+    assert_eq!(
+        (&silent["state"], &silent["online"], &silent["position"]),
+        (&"silent".into(), &false.into(), &Value::Null)
+    );
+    let event = &picture["events"][0];
+    has_exactly("event", event, &EVENT[..15], &EVENT[15..]);
+    let delivery = &event["deliveries"][0];
+    has_exactly(
+        "delivery",
+        delivery,
+        &["platform", "state", "attempts", "error", "updated_ms"],
+        &[],
+    );
+    let (status, listed) = gateway.get("/api/v1/events?limit=1", &token).await;
+    assert_eq!((status, &listed["events"][0]["id"]), (200, &event["id"]));
+}
+
+#[tokio::test]
+async fn a_screen_resumes_where_it_was_and_gets_a_snapshot_after_a_restart() {
+    let mut gateway = Gateway::start(Setup::default()).await;
+    gateway.device("bc-01", "bodycam", None);
+    gateway.device("bc-02", "bodycam", None);
+    let token = gateway.user("eve", "operator");
+    let feed = Feed::open(&gateway, &token).await;
+    let (epoch, seq) = (feed.epoch.clone(), feed.seq);
+    drop(feed);
+    let mut caller = Caller::open(&gateway, "bc-01").await;
+    assert!(caller.say("kerbside/v1/bc-01/report", &report(37.6912, 70)));
+    caller.all_acknowledged(LIMIT).await;
+
+    let mut feed = Feed::resume(&gateway, &token, Some((&epoch, seq))).await;
+    feed.until_at(LIMIT, "bc-01", 37.6912).await;
+    assert_eq!(feed.snapshots, 0, "only what changed is sent");
+    assert!(!feed.devices.contains_key("bc-02"), "bc-02 did not change");
+
+    gateway.process().stop(Duration::from_secs(10)).await;
+    gateway.run().await;
+    let feed = Feed::resume(&gateway, &token, Some((&epoch, seq))).await;
+    assert_eq!(feed.snapshots, 1, "another epoch gives a snapshot");
+    assert_ne!(feed.epoch, epoch);
+    assert_eq!(feed.devices.len(), 2);
+}
+
+#[tokio::test]
+async fn a_screen_that_does_not_read_gets_the_newest_of_every_device_and_costs_no_memory() {
+    let gateway = Gateway::start(Setup::default()).await;
+    for number in 0..20 {
+        gateway.device(&format!("bc-{number:02}"), "bodycam", None);
+    }
+    let token = gateway.user("eve", "operator");
+    let mut slow = Feed::open(&gateway, &token).await;
+    let mut callers = Vec::new();
+    for number in 0..20 {
+        callers.push(Caller::open(&gateway, &format!("bc-{number:02}")).await);
+    }
+    // The slow screen reads nothing while every device reports 300 times.
+    for round in 0..300 {
+        for (number, caller) in callers.iter_mut().enumerate() {
+            let text = report(37.69 + f64::from(round) * 1e-5, 50);
+            if !caller.say(&format!("kerbside/v1/bc-{number:02}/report"), &text) {
+                caller.all_acknowledged(LIMIT).await;
+                assert!(caller.say(&format!("kerbside/v1/bc-{number:02}/report"), &text));
+            }
+        }
+        if round % 60 == 59 {
+            for caller in &mut callers {
+                caller.all_acknowledged(LIMIT).await;
+            }
+        }
+    }
+    for caller in &mut callers {
+        caller.all_acknowledged(LIMIT).await;
+    }
+    for number in 0..20 {
+        slow.until_at(LIMIT, &format!("bc-{number:02}"), 37.69 + 299.0 * 1e-5)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn the_feed_wants_a_login_and_ends_with_it() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let token = gateway.user("mallory", "operator");
+    let refused = Feed::connect(&gateway, "wrong", None).await.unwrap_err();
+    assert!(refused.contains("401"), "{refused}");
+    let mut feed = Feed::open(&gateway, &token).await;
+    gateway.cli(&["user", "revoke", "mallory"]).unwrap();
+    let closed = async { while feed.take(Duration::from_secs(15)).await {} };
+    tokio::time::timeout(Duration::from_secs(10), closed)
+        .await
+        .expect("the feed of a revoked user ends");
+    let again = Feed::connect(&gateway, &token, None).await.unwrap_err();
+    assert!(again.contains("401"), "{again}");
+}

@@ -1,0 +1,27 @@
+//! End-to-end scenarios: the real gateway on free ports, judged by programs that we did not write where there are any.
+//!
+//! Build the gateway first (`cargo build -p kerbside`; `make test` does), or name it in `KERBSIDE_BIN`.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod bad_input;
+mod browser;
+mod crash;
+mod delivery;
+mod feed;
+mod mqtt;
+mod ops;
+mod picture;
+mod rtsp;
+mod webrtc;
+
+use std::time::Duration;
+
+/// Long enough for a busy machine, short enough to tell a hang.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A report with a position, as our devices send it.
+fn report(lat: f64, battery: u32) -> String {
+    format!(
+        r#"{{"position":{{"lat":{lat},"lon":112.75,"accuracy_m":5}},"battery_pct":{battery},"kind":"bodycam"}}"#
+    )
+}
