@@ -80,9 +80,8 @@ pub fn play(offer: &Offer, media: &[Medium]) -> Result<Plan, String> {
         .iter()
         .any(|s| s.kind == SectionKind::Medium(MediumKind::Video) && s.receives && !s.disabled);
     let is_video = |m: &Medium| m.codec.kind() == MediumKind::Video;
-    let video_missed = wants_video
-        && media.iter().any(is_video)
-        && !agreed.iter().any(|a| is_video(&a.codec));
+    let video_missed =
+        wants_video && media.iter().any(is_video) && !agreed.iter().any(|a| is_video(&a.codec));
     if agreed.is_empty() || video_missed {
         let carried: Vec<_> = media.iter().map(|m| m.codec.encoding_name()).collect();
         return Err(format!(
@@ -246,7 +245,9 @@ fn carried(f: &Format, kind: MediumKind) -> Option<Medium> {
             sps: Bytes::new(),
             pps: Bytes::new(),
         },
-        MediumKind::Audio if is("opus", 48_000) => Codec::Opus { channels: f.channels },
+        MediumKind::Audio if is("opus", 48_000) => Codec::Opus {
+            channels: f.channels,
+        },
         MediumKind::Audio if is("PCMA", 8_000) && f.channels == 1 => Codec::Pcma,
         MediumKind::Audio if is("PCMU", 8_000) && f.channels == 1 => Codec::Pcmu,
         _ => return None,
@@ -265,9 +266,7 @@ fn new_ssrc() -> u32 {
 pub fn write(offer: &Offer, plan: &Plan, local: &Local) -> String {
     let mut s = String::with_capacity(2048);
     let number: u64 = rand::random::<u64>() >> 1;
-    let taken = |i: usize| {
-        plan.media.iter().any(|a| a.section == i) || plan.data == Some(i)
-    };
+    let taken = |i: usize| plan.media.iter().any(|a| a.section == i) || plan.data == Some(i);
     line(&mut s, "v=0");
     line(&mut s, &format!("o=- {number} 1 IN IP4 127.0.0.1"));
     line(&mut s, "s=-");
@@ -357,7 +356,10 @@ fn medium_section(s: &mut String, section: &Section, a: &Agreed, we_send: bool) 
 fn transport(s: &mut String, offer: &Offer, local: &Local) {
     line(s, &format!("a=ice-ufrag:{}", local.ufrag));
     line(s, &format!("a=ice-pwd:{}", local.password));
-    line(s, &format!("a=fingerprint:sha-256 {}", colons(&local.fingerprint)));
+    line(
+        s,
+        &format!("a=fingerprint:sha-256 {}", colons(&local.fingerprint)),
+    );
     line(
         s,
         if offer.wants_us_active {
@@ -372,7 +374,10 @@ fn transport(s: &mut String, offer: &Offer, local: &Local) {
         let udp = (126 << 24) + (rank << 8) + 255;
         line(
             s,
-            &format!("a=candidate:{i} 1 udp {udp} {ip} {} typ host", local.udp_port),
+            &format!(
+                "a=candidate:{i} 1 udp {udp} {ip} {} typ host",
+                local.udp_port
+            ),
         );
         if let Some(port) = local.tcp_port {
             let tcp = (90 << 24) + (rank << 8) + 255;
@@ -462,10 +467,18 @@ mod tests {
                 .format
                 .payload_type
         };
-        assert_eq!(chosen(&[0x67, 0x42, 0xc0, 0x1f]), 108, "constrained baseline");
+        assert_eq!(
+            chosen(&[0x67, 0x42, 0xc0, 0x1f]),
+            108,
+            "constrained baseline"
+        );
         assert_eq!(chosen(&[0x67, 0x42, 0x00, 0x1f]), 102, "baseline");
         assert_eq!(chosen(&[0x67, 0x4d, 0x40, 0x28]), 127, "main");
-        assert_eq!(chosen(&[0x67, 0x64, 0x00, 0x28]), 127, "high: main is nearest");
+        assert_eq!(
+            chosen(&[0x67, 0x64, 0x00, 0x28]),
+            127,
+            "high: main is nearest"
+        );
         assert_eq!(chosen(&[]), 108, "unknown");
     }
 

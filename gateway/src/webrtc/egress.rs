@@ -260,7 +260,10 @@ mod tests {
         e.frame(&kept, 1, |p| first.push(p.to_vec()));
         e.frame(&gone, 2, |p| first.push(p.to_vec()));
         drop(gone);
-        let seqs: Vec<u16> = first.iter().map(|p| Header::parse(p).unwrap().0.seq).collect();
+        let seqs: Vec<u16> = first
+            .iter()
+            .map(|p| Header::parse(p).unwrap().0.seq)
+            .collect();
         let mut again = Vec::new();
         let resent = e.resend(ssrc, &seqs, |p| again.push(p.to_vec()));
         assert_eq!(again, first[..2]);

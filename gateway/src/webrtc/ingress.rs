@@ -137,7 +137,12 @@ impl Ingress {
         for lane in &mut self.lanes {
             changed |= lane.assembler.medium_changed().is_some();
         }
-        changed.then(|| self.lanes.iter().map(|l| l.assembler.medium().clone()).collect())
+        changed.then(|| {
+            self.lanes
+                .iter()
+                .map(|l| l.assembler.medium().clone())
+                .collect()
+        })
     }
 
     /// A key frame is wanted by a reader: the PLI to send, if the source is known.
@@ -317,7 +322,10 @@ mod tests {
             feedback::parse(&repair[0]),
             [feedback::Feedback::KeyFrame { ssrc: 7 }]
         );
-        assert!(i.repairs(now + WINDOW.wait_max).is_empty(), "once is enough");
+        assert!(
+            i.repairs(now + WINDOW.wait_max).is_empty(),
+            "once is enough"
+        );
     }
 
     #[test]

@@ -191,8 +191,7 @@ impl WebRtc {
                 SubscribeError::NoMedia => OfferError::Media(e.to_string()),
             })?;
         let plan = answer::play(&offer, reader.media()).map_err(OfferError::Media)?;
-        let (answer, session) =
-            self.open(stream, &offer, plan, viewer, Role::Play, offered)?;
+        let (answer, session) = self.open(stream, &offer, plan, viewer, Role::Play, offered)?;
         self.shared.io.spawn(session.play(reader));
         Ok(answer)
     }
@@ -201,7 +200,10 @@ impl WebRtc {
     ///
     /// # Errors
     /// [`OfferError`].
-    #[allow(clippy::unused_async, reason = "as `whep`; callers need not know which one waits")]
+    #[allow(
+        clippy::unused_async,
+        reason = "as `whep`; callers need not know which one waits"
+    )]
     pub async fn whip(
         &self,
         stream: &StreamId,
@@ -215,8 +217,7 @@ impl WebRtc {
         }
         let offer = parse(offer_sdp)?;
         let plan = answer::publish(&offer).map_err(OfferError::Media)?;
-        let (answer, session) =
-            self.open(stream, &offer, plan, device, Role::Publish, offered)?;
+        let (answer, session) = self.open(stream, &offer, plan, device, Role::Publish, offered)?;
         self.shared.io.spawn(session.publish());
         Ok(answer)
     }
@@ -264,11 +265,7 @@ impl WebRtc {
     ) -> Result<(Answer, Session), OfferError> {
         let s = &*self.shared;
         let (ufrag, password) = (random_hex::<8>(), random_hex::<16>());
-        let secure = Secure::new(
-            s.identity.clone(),
-            offer.fingerprint,
-            offer.wants_us_active,
-        );
+        let secure = Secure::new(s.identity.clone(), offer.fingerprint, offer.wants_us_active);
         let (sender, inbox) = mpsc::channel(INBOX_MAX);
         let stop = Arc::new(Notify::new());
         let id = random_hex::<16>();

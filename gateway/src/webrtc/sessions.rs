@@ -176,7 +176,11 @@ impl Drop for Seat {
 
 /// An address may have become another session's since.
 fn forget(table: &mut Table, address: SocketAddr, ufrag: &Arc<str>) {
-    if table.by_address.get(&address).is_some_and(|(u, _)| u == ufrag) {
+    if table
+        .by_address
+        .get(&address)
+        .is_some_and(|(u, _)| u == ufrag)
+    {
         table.by_address.remove(&address);
     }
 }

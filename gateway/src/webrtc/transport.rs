@@ -261,12 +261,7 @@ impl Transport {
     }
 }
 
-async fn send(
-    socket: &UdpSocket,
-    to: SocketAddr,
-    via: &Via,
-    packets: &[Bytes],
-) -> Result<(), End> {
+async fn send(socket: &UdpSocket, to: SocketAddr, via: &Via, packets: &[Bytes]) -> Result<(), End> {
     match via {
         Via::Udp => {
             for p in packets {

@@ -18,13 +18,21 @@ async fn chromium_plays_a_stream() {
     let mut room = Room::open().await;
     let _camera = Camera::start(&room.streams, "bc-01/main");
     let _browser = room.browser("stream=bc-01/main");
-    let first = room.report_when("frames are decoded", |r| r.decoded > 10).await;
+    let first = room
+        .report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
     let later = room
-        .report_when("time goes on", |r| r.time_s > first.time_s + 1.0 && r.decoded > first.decoded + 20)
+        .report_when("time goes on", |r| {
+            r.time_s > first.time_s + 1.0 && r.decoded > first.decoded + 20
+        })
         .await;
     assert_eq!(later.width, 320);
     assert_eq!(later.cipher, "SRTP_AEAD_AES_128_GCM");
-    assert!(later.codec.contains("packetization-mode=1"), "{}", later.codec);
+    assert!(
+        later.codec.contains("packetization-mode=1"),
+        "{}",
+        later.codec
+    );
     assert!(later.audio > 20, "G.711 flows beside: {}", later.audio);
     assert_eq!(later.protocol, "udp");
 }
@@ -36,7 +44,9 @@ async fn a_whip_client_publishes_and_chromium_plays_it() {
     let publisher = WhipClient::start(&url, &room.password, &["-V", VIDEO, "-A", AUDIO]);
     room.live("bc-01/main", &publisher).await;
     let _browser = room.browser("stream=bc-01/main");
-    let first = room.report_when("frames are decoded", |r| r.decoded > 10).await;
+    let first = room
+        .report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
     let later = room
         .report_when("time goes on", |r| {
             r.time_s > first.time_s + 1.0 && r.decoded > first.decoded + 20
@@ -55,7 +65,9 @@ async fn chromium_plays_over_tcp() {
     let mut room = Room::open().await;
     let _camera = Camera::start(&room.streams, "bc-01/main");
     let _browser = room.browser("stream=bc-01/main&tcp=1");
-    let first = room.report_when("frames are decoded", |r| r.decoded > 10).await;
+    let first = room
+        .report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
     let later = room
         .report_when("time goes on", |r| r.time_s > first.time_s + 1.0)
         .await;
@@ -67,7 +79,8 @@ async fn a_revoked_viewer_is_cut_off() {
     let mut room = Room::open().await;
     let _camera = Camera::start(&room.streams, "bc-01/main");
     let _browser = room.browser("stream=bc-01/main");
-    room.report_when("frames are decoded", |r| r.decoded > 10).await;
+    room.report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
     room.registry.revoke_user("anna").unwrap();
     room.report_when("the browser sees the end", |r| {
         matches!(r.state.as_str(), "closed" | "failed" | "disconnected")
@@ -83,7 +96,8 @@ async fn a_second_publisher_takes_over_and_the_viewer_stays() {
     let first = WhipClient::start(&url, &room.password, &["-V", VIDEO]);
     room.live("bc-01/main", &first).await;
     let _browser = room.browser("stream=bc-01/main");
-    room.report_when("frames are decoded", |r| r.decoded > 10).await;
+    room.report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
     drop(first);
     let second = WhipClient::start(&url, &room.password, &["-V", VIDEO]);
     let before = room.next_report().await;
@@ -109,18 +123,102 @@ async fn refusals_say_what_is_wrong() {
     let sdp = "application/sdp";
     let offer = || OFFER.to_owned();
     for (path, secret, kind, body, status, words) in [
-        ("/bc-01/main/whep", "wrong", sdp, offer(), 401, "credentials"),
-        ("/bc-01/main/whep", &room.password, sdp, offer(), 401, "credentials"),
-        ("/bc-01/main/whip", &room.token, sdp, offer(), 401, "credentials"),
-        ("/bc-02/main/whip", &room.password, sdp, offer(), 401, "credentials"),
-        ("/bc-01/main/whep", &room.token, "text/plain", offer(), 415, "application/sdp"),
-        ("/bc-01/main/whep", &room.token, sdp, "hello".to_owned(), 400, "not SDP"),
-        ("/bc-01/main/whep", &room.token, sdp, offer().replace("a=fingerprint", "a=x"), 400, "fingerprint"),
-        ("/bc-01/other/whep", &room.token, sdp, offer(), 404, "no stream"),
-        ("/bc-01/a%20b/whep", &room.token, sdp, offer(), 404, "valid id"),
-        ("/bc-01/main/whep", &room.token, sdp, offer().replace("H264", "VP8"), 406, "carries H264"),
-        ("/bc-01/main/whip", &room.password, sdp, offer(), 406, "offer sends nothing"),
-        ("/bc-01/main/whep", &room.token, sdp, "v".repeat(65 << 10), 413, ""),
+        (
+            "/bc-01/main/whep",
+            "wrong",
+            sdp,
+            offer(),
+            401,
+            "credentials",
+        ),
+        (
+            "/bc-01/main/whep",
+            &room.password,
+            sdp,
+            offer(),
+            401,
+            "credentials",
+        ),
+        (
+            "/bc-01/main/whip",
+            &room.token,
+            sdp,
+            offer(),
+            401,
+            "credentials",
+        ),
+        (
+            "/bc-02/main/whip",
+            &room.password,
+            sdp,
+            offer(),
+            401,
+            "credentials",
+        ),
+        (
+            "/bc-01/main/whep",
+            &room.token,
+            "text/plain",
+            offer(),
+            415,
+            "application/sdp",
+        ),
+        (
+            "/bc-01/main/whep",
+            &room.token,
+            sdp,
+            "hello".to_owned(),
+            400,
+            "not SDP",
+        ),
+        (
+            "/bc-01/main/whep",
+            &room.token,
+            sdp,
+            offer().replace("a=fingerprint", "a=x"),
+            400,
+            "fingerprint",
+        ),
+        (
+            "/bc-01/other/whep",
+            &room.token,
+            sdp,
+            offer(),
+            404,
+            "no stream",
+        ),
+        (
+            "/bc-01/a%20b/whep",
+            &room.token,
+            sdp,
+            offer(),
+            404,
+            "valid id",
+        ),
+        (
+            "/bc-01/main/whep",
+            &room.token,
+            sdp,
+            offer().replace("H264", "VP8"),
+            406,
+            "carries H264",
+        ),
+        (
+            "/bc-01/main/whip",
+            &room.password,
+            sdp,
+            offer(),
+            406,
+            "offer sends nothing",
+        ),
+        (
+            "/bc-01/main/whep",
+            &room.token,
+            sdp,
+            "v".repeat(65 << 10),
+            413,
+            "",
+        ),
     ] {
         let r = post(path, secret, kind, body).await.unwrap();
         let got = r.status().as_u16();
@@ -129,13 +227,17 @@ async fn refusals_say_what_is_wrong() {
         assert!(text.contains(words), "{path}: {text}");
     }
 
-    let r = post("/bc-01/main/whep", &room.token, sdp, offer()).await.unwrap();
+    let r = post("/bc-01/main/whep", &room.token, sdp, offer())
+        .await
+        .unwrap();
     assert_eq!(r.status().as_u16(), 201);
     let header = |name: &str| r.headers()[name].to_str().unwrap().to_owned();
     let (location, etag) = (header("location"), header("etag"));
     assert!(location.starts_with("/bc-01/main/whep/"));
     assert_eq!(header("content-type"), sdp);
-    let full = post("/bc-01/main/whep", &room.token, sdp, offer()).await.unwrap();
+    let full = post("/bc-01/main/whep", &room.token, sdp, offer())
+        .await
+        .unwrap();
     assert_eq!(full.status().as_u16(), 503);
 
     let session = format!("{}{location}", room.base);
@@ -147,16 +249,30 @@ async fn refusals_say_what_is_wrong() {
             .body(body)
             .send()
     };
-    assert_eq!(patch(&etag, "a=ice-ufrag:EsAw\r\n").await.unwrap().status(), 204);
-    assert_eq!(patch("\"x\"", "a=ice-ufrag:EsAw\r\n").await.unwrap().status(), 412);
-    assert_eq!(patch("*", "a=ice-ufrag:other\r\n").await.unwrap().status(), 422);
+    assert_eq!(
+        patch(&etag, "a=ice-ufrag:EsAw\r\n").await.unwrap().status(),
+        204
+    );
+    assert_eq!(
+        patch("\"x\"", "a=ice-ufrag:EsAw\r\n")
+            .await
+            .unwrap()
+            .status(),
+        412
+    );
+    assert_eq!(
+        patch("*", "a=ice-ufrag:other\r\n").await.unwrap().status(),
+        422
+    );
     let delete = |secret: &str| http.delete(&session).bearer_auth(secret).send();
     assert_eq!(delete("wrong").await.unwrap().status(), 401);
     assert_eq!(delete(&room.token).await.unwrap().status(), 200);
     // The place is free again as soon as the session has left.
     let until = std::time::Instant::now() + room::LIMIT;
     loop {
-        let r = post("/bc-01/main/whep", &room.token, sdp, offer()).await.unwrap();
+        let r = post("/bc-01/main/whep", &room.token, sdp, offer())
+            .await
+            .unwrap();
         if r.status() == 201 {
             break;
         }
@@ -170,7 +286,8 @@ async fn noise_on_the_port_is_dropped() {
     let mut room = Room::open().await;
     let _camera = Camera::start(&room.streams, "bc-01/main");
     let _browser = room.browser("stream=bc-01/main");
-    room.report_when("frames are decoded", |r| r.decoded > 10).await;
+    room.report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to = room.webrtc.local_addr();
     let mut check = vec![0, 1, 0, 16, 0x21, 0x12, 0xa4, 0x42];

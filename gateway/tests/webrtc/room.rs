@@ -19,8 +19,8 @@ use kerbside::screen::whip::{self, Whip};
 use kerbside::stream::{NewFrame, Publisher, StreamStatus, Streams, StreamsLimits};
 use kerbside::webrtc::WebRtc;
 use kerbside_codecs::media::{Codec, Medium, Payloads};
-use kerbside_codecs::rtp::h264::{NalType, packetize_h264};
 use kerbside_codecs::rtp::PAYLOAD_BYTES_MAX;
+use kerbside_codecs::rtp::h264::{NalType, packetize_h264};
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
@@ -96,7 +96,10 @@ impl Room {
         }))
         .merge(
             Router::new()
-                .route("/player", get(|| async { Html(include_str!("player.html")) }))
+                .route(
+                    "/player",
+                    get(|| async { Html(include_str!("player.html")) }),
+                )
                 .route("/report", post(take_report))
                 .with_state(report),
         );
@@ -126,9 +129,7 @@ impl Room {
     pub async fn report_when(&mut self, what: &str, condition: impl Fn(&Report) -> bool) -> Report {
         let until = Instant::now() + LIMIT;
         let mut last = None;
-        while let Ok(Some(r)) =
-            tokio::time::timeout_at(until.into(), self.reports.recv()).await
-        {
+        while let Ok(Some(r)) = tokio::time::timeout_at(until.into(), self.reports.recv()).await {
             assert!(r.error.is_empty(), "{what}: the page says {}", r.error);
             if condition(&r) {
                 return r;
@@ -150,7 +151,11 @@ impl Room {
         let is_live = |s: &StreamStatus| s.stream.to_string() == name && s.frames > 0;
         while !self.streams.status().iter().any(is_live) {
             let log = || publisher.log();
-            assert!(Instant::now() < until, "{name} is not live; the publisher says:\n{}", log());
+            assert!(
+                Instant::now() < until,
+                "{name} is not live; the publisher says:\n{}",
+                log()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -209,7 +214,11 @@ pub fn picture() -> Vec<Vec<Bytes>> {
         .args("-c:v libx264 -profile:v baseline -preset ultrafast -g 25 -x264-params aud=1:repeat-headers=1 -f h264 -".split(' '))
         .output()
         .expect("ffmpeg is installed");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let mut units: Vec<Vec<Bytes>> = Vec::new();
     for nal in nal_units(&out.stdout) {
         if NalType::of(&nal) == NalType::AUD {
@@ -238,7 +247,9 @@ fn nal_units(annex_b: &[u8]) -> Vec<Bytes> {
         .enumerate()
         .map(|(n, &start)| {
             let end = starts.get(n + 1).map_or(annex_b.len(), |next| next - 3);
-            let nal = annex_b[start..end].strip_suffix(&[0]).unwrap_or(&annex_b[start..end]);
+            let nal = annex_b[start..end]
+                .strip_suffix(&[0])
+                .unwrap_or(&annex_b[start..end]);
             Bytes::copy_from_slice(nal)
         })
         .collect()
