@@ -152,8 +152,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failed {
 fn run(cli: &Cli) -> Result<(), Failed> {
     let config = load(cli, Reading::ToRun)?;
     crate::log::init();
-    tracing::info!(box_id = config.box_id, state = %cli.state.display(), "configured");
-    Ok(crate::app::run(config, &cli.state)?)
+    crate::app::run(config, &cli.state)?;
+    Ok(())
 }
 
 fn check(cli: &Cli) -> Result<(), Failed> {

@@ -8,7 +8,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::Room;
 use super::auth::Viewer;
@@ -49,6 +48,11 @@ struct ShownEvent {
     deliveries: Vec<Delivery>,
 }
 
+#[derive(Serialize)]
+struct Events {
+    events: Vec<ShownEvent>,
+}
+
 /// `GET /api/v1/events`: newest first.
 pub(super) async fn events(
     State(room): State<Arc<Room>>,
@@ -68,11 +72,9 @@ pub(super) async fn events(
         .recent(limit, page.before)
         .await
         .map_err(|e| closed(&e))?;
-    let events: Vec<_> = recent
-        .into_iter()
-        .map(|(event, deliveries)| ShownEvent { event, deliveries })
-        .collect();
-    Ok(Json(json!({"events": events})).into_response())
+    let shown = |(event, deliveries)| ShownEvent { event, deliveries };
+    let events = recent.into_iter().map(shown).collect();
+    Ok(Json(Events { events }).into_response())
 }
 
 #[derive(Deserialize)]
@@ -129,16 +131,17 @@ struct ShownStream {
     status: StreamStatus,
 }
 
+#[derive(Serialize)]
+struct Streams {
+    streams: Vec<ShownStream>,
+}
+
 /// `GET /api/v1/streams`.
 pub(super) async fn streams(State(room): State<Arc<Room>>, _viewer: Viewer) -> Response {
-    let streams: Vec<_> = room
-        .streams
-        .status()
-        .into_iter()
-        .map(|status| ShownStream {
-            device: status.stream.device.clone(),
-            status,
-        })
-        .collect();
-    Json(json!({"streams": streams})).into_response()
+    let shown = |status: StreamStatus| ShownStream {
+        device: status.stream.device.clone(),
+        status,
+    };
+    let streams = room.streams.status().into_iter().map(shown).collect();
+    Json(Streams { streams }).into_response()
 }

@@ -38,7 +38,7 @@ impl Ready {
         drop(all);
         match (before, unmet) {
             (None, Some(reason)) => tracing::warn!(condition, reason, "not ready"),
-            (Some(_), None) => tracing::info!(condition, "ready again"),
+            (Some(_), None) => tracing::info!(condition, "condition for being ready met"),
             _ => {}
         }
     }
