@@ -49,9 +49,10 @@ console: deps-build $(CONSOLE)/dist/index.html
 
 CONSOLE_SOURCES := $(shell find $(CONSOLE)/src $(CONSOLE)/public $(CONSOLE)/index.html $(CONSOLE)/vite.config.ts $(CONSOLE)/tsconfig.json -type f 2>/dev/null)
 
+# Not `npm ci`: it insists on packages for other systems, which a mirror need not have. The lock file still decides.
 $(CONSOLE)/node_modules/.package-lock.json: $(CONSOLE)/package.json $(CONSOLE)/package-lock.json
 	@echo "== console: packages"
-	npm ci --prefix $(CONSOLE) --no-audit --no-fund --loglevel=error
+	npm install --no-save --prefix $(CONSOLE) --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(CONSOLE)/dist/index.html: $(CONSOLE)/node_modules/.package-lock.json $(CONSOLE_SOURCES)

@@ -491,14 +491,6 @@ async fn a_camera_is_pulled_while_somebody_reads() {
         let (stop, stopped) = watch::channel(false);
         let io = tokio::runtime::Handle::current();
         let tasks = kerbside::listen::pull::start(&io, &[config], &streams, &stopped);
-        let declared = async {
-            while streams.status().is_empty() {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, declared)
-            .await
-            .expect("the camera is declared");
         assert_eq!(
             streams.status()[0].phase,
             "idle",
@@ -520,4 +512,116 @@ async fn a_camera_is_pulled_while_somebody_reads() {
         }
         camera.end().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_takes_nothing_is_closed_and_holds_up_nobody() {
+    use base64::Engine;
+    use bytes::Bytes;
+    use kerbside::stream::NewFrame;
+    use kerbside_codecs::media::{Codec, Medium, Payloads};
+    use std::time::Instant;
+
+    let g = Gateway::start(None).await;
+    let id = StreamId::parse("bc-01/main").unwrap();
+    let medium = Medium {
+        codec: Codec::Pcma,
+        clock_rate: 8000,
+    };
+    let publisher = g.streams.publish(&id, vec![medium], "test").unwrap();
+    let mut socket = TcpStream::connect(g.addr).await.unwrap();
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("anna:{}", g.token));
+    let setup = format!(
+        "SETUP rtsp://h/bc-01/main RTSP/1.0\r\nCSeq: 1\r\nTransport: RTP/AVP/TCP;interleaved=0-1\r\n\
+         Authorization: Basic {basic}\r\n\r\nPLAY rtsp://h/bc-01/main RTSP/1.0\r\nCSeq: 2\r\n\r\n"
+    );
+    socket.write_all(setup.as_bytes()).await.unwrap();
+    let mut good = g.streams.read(&id, PATIENCE).await.unwrap();
+    let both = async {
+        while g.streams.status()[0].readers != 2 {
+            g.streams.changes().await;
+        }
+    };
+    timeout(PATIENCE, both).await.expect("both read");
+    let payload = Bytes::from(vec![1; 60_000]);
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let mut pushed = 0;
+    let closed = async {
+        while g.streams.status()[0].readers == 2 {
+            ticks.tick().await;
+            pushed += 1;
+            let frame = NewFrame {
+                medium: 0,
+                key: true,
+                time: pushed * 40,
+                arrived: Instant::now(),
+                payloads: Payloads::single(payload.clone()),
+            };
+            publisher.push(frame).unwrap();
+            assert!(
+                matches!(good.poll(), Some(Item::Frame { .. })),
+                "the other one gets every frame"
+            );
+        }
+    };
+    timeout(PATIENCE, closed)
+        .await
+        .expect("the stalled reader is closed");
+    assert_eq!(good.lost(), 0);
+    g.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b_frames_and_several_slices_pass() {
+    let g = Gateway::start(None).await;
+    let url = g.url(&format!("bc-01:{}", g.password), "bc-01/main");
+    let video = "testsrc=size=640x360:rate=25";
+    let _push = start(
+        "ffmpeg",
+        &[
+            "-nostdin",
+            "-v",
+            "error",
+            "-re",
+            "-f",
+            "lavfi",
+            "-i",
+            video,
+            "-f",
+            "lavfi",
+            "-i",
+            "sine",
+            "-c:v",
+            "libx264",
+            "-preset",
+            "veryfast",
+            "-bf",
+            "2",
+            "-g",
+            "25",
+            "-x264-params",
+            "slices=4",
+            "-pix_fmt",
+            "yuv420p",
+            "-c:a",
+            "libopus",
+            "-f",
+            "rtsp",
+            "-rtsp_transport",
+            "tcp",
+            &url,
+        ],
+    );
+    let mut reader = g.reader("bc-01/main").await;
+    frames(&mut reader, 60).await;
+    let players = ["tcp", "udp"].map(|t| play_ffmpeg(&g.play_url(), t, "60"));
+    for player in players {
+        assert!(ends(player).await.success());
+    }
+    assert_eq!(
+        g.streams.status()[0].phase,
+        "live",
+        "times that step back do not end the session"
+    );
+    g.end().await;
 }

@@ -88,10 +88,10 @@ impl Reorder {
             Some(_) => {}
         }
         self.extend = extend;
-        if self.held.contains_key(&seq) {
-            self.duplicates += 1;
+        if let std::collections::btree_map::Entry::Vacant(e) = self.held.entry(seq) {
+            e.insert((now, packet));
         } else {
-            self.held.insert(seq, (now, packet));
+            self.duplicates += 1;
         }
     }
 

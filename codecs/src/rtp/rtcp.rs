@@ -55,7 +55,7 @@ pub fn parse(mut packet: &[u8]) -> impl Iterator<Item = Report> {
 pub fn ntp(since_1970: Duration) -> u64 {
     const FROM_1900: u64 = 2_208_988_800;
     let seconds = since_1970.as_secs().wrapping_add(FROM_1900) & 0xffff_ffff;
-    seconds << 32 | (u64::from(since_1970.subsec_nanos()) << 32) / 1_000_000_000
+    (seconds << 32) | ((u64::from(since_1970.subsec_nanos()) << 32) / 1_000_000_000)
 }
 
 /// A sender report with CNAME.

@@ -266,7 +266,7 @@ fn described(i: usize, medium: &Medium) -> Media {
             m.add_attribute_with_value("fmtp", fmtp);
         }
         Codec::Opus { channels: 2 } => {
-            m.add_attribute_with_value("fmtp", format!("{pt} sprop-stereo=1"))
+            m.add_attribute_with_value("fmtp", format!("{pt} sprop-stereo=1"));
         }
         Codec::Opus { .. } | Codec::Pcma | Codec::Pcmu => {}
     }

@@ -36,8 +36,8 @@ describe('store', () => {
     const store = new Store();
     store.apply(message('snapshot', 1, { devices: [device('a', 112.1), device('b', 112.2)] }), NOW);
     store.apply(message('change', 2, { devices: [device('a', 112.15)] }), NOW);
-    expect(store.devices.get('a')?.device.position?.lon).toBe(112.15);
-    expect(store.devices.get('b')?.device.position?.lon).toBe(112.2);
+    expect(store.devices.get('a')?.position?.lon).toBe(112.15);
+    expect(store.devices.get('b')?.position?.lon).toBe(112.2);
     expect(store.cursor).toEqual({ epoch: 'f3a1', seq: 2 });
   });
 

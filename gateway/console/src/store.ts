@@ -8,8 +8,8 @@ const EVENTS_MAX = 2000;
 /** Messages over which the clock offset is taken: the least delayed of them is nearest to the truth. */
 const CLOCK_SAMPLES = 16;
 
-export interface Tracked {
-  device: Device;
+/** A device as the feed gave it, and its track on this screen. */
+export interface Tracked extends Device {
   /** Gateway's wallclock at which the position was true; null without a position. */
   fixMs: number | null;
   trail: LonLat[];
@@ -101,7 +101,7 @@ export class Store {
 
   counts(): Counts {
     const counts: Counts = { devices: this.devices.size, online: 0, live: 0, streams: 0, open: 0, parked: 0 };
-    for (const { device } of this.devices.values()) {
+    for (const device of this.devices.values()) {
       if (device.online) counts.online++;
       if (device.state === 'live') counts.live++;
     }
@@ -125,7 +125,7 @@ export class Store {
         if (trail.length > TRAIL_POINTS_MAX) trail.shift();
       }
     }
-    this.devices.set(device.id, { device, fixMs, trail });
+    this.devices.set(device.id, { ...device, fixMs, trail });
   }
 
   private remove(item: string): void {

@@ -43,7 +43,21 @@ pub fn start(
 ) -> Vec<JoinHandle<()>> {
     cameras
         .iter()
-        .map(|c| io.spawn(keep(c.clone(), streams.clone(), shutdown.clone())))
+        .filter_map(|camera| {
+            // Declared before the task runs: from now on it can be read.
+            let readers = if camera.on_demand {
+                match streams.declare(&camera.stream) {
+                    Ok(readers) => Some(readers),
+                    Err(e) => {
+                        tracing::error!(stream = %camera.stream, error = %e, "this camera is not pulled");
+                        return None;
+                    }
+                }
+            } else {
+                None
+            };
+            Some(io.spawn(keep(camera.clone(), streams.clone(), readers, shutdown.clone())))
+        })
         .collect()
 }
 
@@ -68,18 +82,12 @@ enum PullEnd {
     Superseded(#[from] crate::stream::Superseded),
 }
 
-async fn keep(camera: Camera, streams: Streams, mut shutdown: watch::Receiver<bool>) {
-    let readers = if camera.on_demand {
-        match streams.declare(&camera.stream) {
-            Ok(r) => Some(r),
-            Err(e) => {
-                tracing::error!(stream = %camera.stream, error = %e, "this camera is not pulled");
-                return;
-            }
-        }
-    } else {
-        None
-    };
+async fn keep(
+    camera: Camera,
+    streams: Streams,
+    readers: Option<watch::Receiver<usize>>,
+    mut shutdown: watch::Receiver<bool>,
+) {
     tokio::select! {
         () = keep_connected(&camera, &streams, readers) => {}
         _ = shutdown.wait_for(|stop| *stop) => {}
@@ -260,6 +268,7 @@ async fn forward(
                     }
                 }
             }
+            // Kinds that later versions of the client may give.
             _ => {}
         }
     }

@@ -39,7 +39,11 @@ pub fn parse(mut packet: &[u8]) -> Vec<Feedback> {
                     let base = u16::from_be_bytes([pair[0], pair[1]]);
                     let mask = u16::from_be_bytes([pair[2], pair[3]]);
                     seqs.push(base);
-                    seqs.extend((0..16).filter(|b| mask >> b & 1 == 1).map(|b| base.wrapping_add(b + 1)));
+                    seqs.extend(
+                        (0..16)
+                            .filter(|b| mask >> b & 1 == 1)
+                            .map(|b| base.wrapping_add(b + 1)),
+                    );
                     asked += 17;
                     if asked > NACK_MAX {
                         break;
@@ -105,7 +109,9 @@ mod tests {
         let mut p = vec![0x80, 201, 0, 1, 0, 0, 0, 1]; // an empty receiver report
         p.extend(pli(1, 7));
         p.extend(nack(1, 8, &[65_534, 65_535, 3, 100]));
-        p.extend([0x84, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 5, 0, 0, 0]);
+        p.extend([
+            0x84, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 5, 0, 0, 0,
+        ]);
         assert_eq!(
             parse(&p),
             [

@@ -34,8 +34,7 @@ impl Hello {
     pub fn knows_aes_128_gcm(&self) -> bool {
         const AEAD_AES_128_GCM: [u8; 2] = [0x00, 0x07];
         self.whole().is_some_and(|hello| {
-            srtp_profiles(&hello)
-                .is_some_and(|p| p.chunks_exact(2).any(|p| p == AEAD_AES_128_GCM))
+            srtp_profiles(&hello).is_some_and(|p| p.chunks_exact(2).any(|p| p == AEAD_AES_128_GCM))
         })
     }
 

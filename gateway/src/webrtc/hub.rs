@@ -23,9 +23,28 @@ const DATAGRAM_MAX: usize = 2048;
 /// Datagrams are slices of blocks of this size.
 const BLOCK: usize = 64 << 10;
 
+/// The UDP socket and the TCP listener on the same port.
+///
 /// # Errors
 /// When the address cannot be bound.
-pub fn bind(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
+pub fn bind(addr: SocketAddr) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
+    // Port 0: the port that UDP was given may be taken for TCP.
+    let mut tries = if addr.port() == 0 { 16 } else { 1 };
+    loop {
+        tries -= 1;
+        let udp = bind_udp(addr)?;
+        match std::net::TcpListener::bind(udp.local_addr()?) {
+            Ok(tcp) => {
+                tcp.set_nonblocking(true)?;
+                return Ok((udp, tcp));
+            }
+            Err(e) if tries == 0 => return Err(e),
+            Err(_) => {}
+        }
+    }
+}
+
+fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;

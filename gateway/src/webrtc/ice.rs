@@ -15,9 +15,7 @@ use rtc::stun::attributes::{
 };
 use rtc::stun::fingerprint::FINGERPRINT;
 use rtc::stun::integrity::MessageIntegrity;
-use rtc::stun::message::{
-    BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, Message, Setter,
-};
+use rtc::stun::message::{BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, Message, Setter};
 use rtc::stun::xoraddr::XorMappedAddress;
 
 /// Without a check for so long the other side is gone (RFC 7675 §5.1: 30 s).
@@ -54,7 +52,10 @@ pub fn ufrag_of(datagram: &[u8]) -> Option<&str> {
         let len = usize::from(u16::from_be_bytes([*l0, *l1]));
         let value = tail.get(..len)?;
         if [*t0, *t1] == ATTR_USERNAME.0.to_be_bytes() {
-            return std::str::from_utf8(value).ok()?.split_once(':').map(|u| u.0);
+            return std::str::from_utf8(value)
+                .ok()?
+                .split_once(':')
+                .map(|u| u.0);
         }
         rest = tail.get(len.next_multiple_of(4)..)?;
     }
@@ -174,7 +175,9 @@ impl Lite {
             .add_to(&mut m)
             .ok()?;
         } else {
-            rtc::stun::error_code::CODE_ROLE_CONFLICT.add_to(&mut m).ok()?;
+            rtc::stun::error_code::CODE_ROLE_CONFLICT
+                .add_to(&mut m)
+                .ok()?;
         }
         integrity.add_to(&mut m).ok()?;
         FINGERPRINT.add_to(&mut m).ok()?;

@@ -1,22 +1,22 @@
-//! A publisher's RTP packets to frames, and what we ask of it: lost packets again, a key frame, reports.
+//! A publisher's RTP packets to the media of its stream, and what we ask of it: lost packets again, a key frame,
+//! reports.
 //!
-//! Not here: SRTP, sockets, when a reader needs a key frame (the stream tells).
+//! Not here: SRTP, sockets, frames (`stream::Ingress`), when a reader needs a key frame (the stream tells).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kerbside_codecs::media::{Medium, MediumKind};
-use kerbside_codecs::rtp::rtcp::{self, Reception};
-use kerbside_codecs::rtp::{Assembler, ExtendSeq, Packet, Window};
+use kerbside_codecs::media::MediumKind;
+use kerbside_codecs::rtp::rtcp::{self, Reception, Report};
+use kerbside_codecs::rtp::{ExtendSeq, Packet, Window};
 
-use super::answer::Plan;
 use super::feedback;
 use super::metrics::dropped;
-use crate::stream::NewFrame;
+use super::plan::Plan;
 
 /// A gap is waited for while its packets are asked for again.
-const WINDOW: Window = Window {
+pub const WINDOW: Window = Window {
     packets_max: 512,
     wait_max: Duration::from_millis(300),
 };
@@ -30,36 +30,36 @@ const GAP_MAX: u64 = 1000;
 /// Shortest time between two key frames asked for because frames were lost.
 const PLI_EVERY: Duration = Duration::from_secs(1);
 
-/// The receiving side of one session.
-pub struct Ingress {
+/// The receiving side of one session: a lane per medium.
+pub struct Lanes {
     lanes: Vec<Lane>,
     /// Our SSRC in reports.
     own: u32,
     last_pli: Option<Instant>,
+    /// A key frame is needed and could not be asked for yet.
+    key_frame_due: bool,
 }
 
 struct Lane {
-    medium: u8,
+    medium: usize,
     payload_type: u8,
     is_video: bool,
     nack: bool,
-    assembler: Assembler,
     reception: Reception,
     source: Option<u32>,
     missing: Missing,
 }
 
-impl Ingress {
+impl Lanes {
     pub fn new(plan: &Plan) -> Self {
         let lanes = plan
             .media
             .iter()
             .map(|a| Lane {
-                medium: a.medium,
+                medium: usize::from(a.medium),
                 payload_type: a.format.payload_type,
                 is_video: a.codec.codec.kind() == MediumKind::Video,
                 nack: a.format.nack,
-                assembler: Assembler::with_window(&a.codec, WINDOW),
                 reception: Reception::new(a.codec.clock_rate),
                 source: None,
                 missing: Missing::default(),
@@ -69,17 +69,18 @@ impl Ingress {
             lanes,
             own: rand::random::<u32>() | 1,
             last_pli: None,
+            key_frame_due: false,
         }
     }
 
-    /// Takes an RTP packet and gives the frames it completed.
-    pub fn rtp(&mut self, now: Instant, bytes: &Bytes) -> Vec<NewFrame> {
+    /// Takes an RTP packet and gives its medium; None when it is not of any.
+    pub fn rtp(&mut self, now: Instant, bytes: &Bytes) -> Option<(usize, Packet)> {
         let packet = match Packet::parse(bytes) {
             Ok(p) => p,
             Err(error) => {
                 tracing::trace!(%error, "RTP");
                 dropped("bad_rtp");
-                return Vec::new();
+                return None;
             }
         };
         let header = packet.header;
@@ -89,7 +90,7 @@ impl Ingress {
             .find(|l| l.payload_type == header.payload_type)
         else {
             dropped("payload_type_not_agreed");
-            return Vec::new();
+            return None;
         };
         lane.reception.packet(&header, now);
         if lane.source != Some(header.ssrc) {
@@ -97,62 +98,45 @@ impl Ingress {
             lane.missing = Missing::default();
         }
         lane.missing.received(header.seq, now);
-        let frames = lane.assembler.push(packet, now);
-        frames.into_iter().map(|f| lane.frame(f)).collect()
+        Some((lane.medium, packet))
     }
 
-    /// Takes RTCP; true when the publisher said goodbye to all its media.
-    pub fn rtcp(&mut self, now: Instant, packet: &[u8]) -> bool {
+    /// Takes RTCP and gives its sender reports with their media; None when the publisher said goodbye to all.
+    pub fn rtcp(&mut self, now: Instant, packet: &[u8]) -> Option<Vec<(usize, Report)>> {
+        let mut reports = Vec::new();
         for report in rtcp::parse(packet) {
-            for lane in &mut self.lanes {
-                lane.reception.report(report, now);
-                if let rtcp::Report::Bye { ssrc } = report
-                    && lane.source == Some(ssrc)
-                {
+            let (Report::Sender { ssrc, .. } | Report::Bye { ssrc }) = report;
+            let Some(lane) = self.lanes.iter_mut().find(|l| l.source == Some(ssrc)) else {
+                continue;
+            };
+            lane.reception.report(report, now);
+            match report {
+                Report::Sender { .. } => reports.push((lane.medium, report)),
+                Report::Bye { .. } => {
                     lane.source = None;
                     lane.missing = Missing::default();
                     if self.lanes.iter().all(|l| l.source.is_none()) {
-                        return true;
+                        return None;
                     }
-                    break;
                 }
             }
         }
-        false
+        Some(reports)
     }
 
-    /// Frames that were held up by a gap which was waited for long enough.
-    pub fn poll(&mut self, now: Instant) -> Vec<NewFrame> {
-        let mut out = Vec::new();
-        for lane in &mut self.lanes {
-            let frames = lane.assembler.poll(now);
-            out.extend(frames.into_iter().map(|f| lane.frame(f)));
-        }
-        out
-    }
-
-    /// The media, when parameter sets changed since the last call.
-    pub fn media_changed(&mut self) -> Option<Vec<Medium>> {
-        let mut changed = false;
-        for lane in &mut self.lanes {
-            changed |= lane.assembler.medium_changed().is_some();
-        }
-        changed.then(|| self.lanes.iter().map(|l| l.assembler.medium().clone()).collect())
-    }
-
-    /// A key frame is wanted by a reader: the PLI to send, if the source is known.
+    /// A key frame is wanted by a reader: the PLI to send now; later, when the source is not known yet.
     pub fn key_frame_request(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.key_frame_due = true;
         let source = self.lanes.iter().find(|l| l.is_video)?.source?;
+        self.key_frame_due = false;
         self.last_pli = Some(now);
         Some(feedback::pli(self.own, source))
     }
 
-    /// What to ask for because packets are missing or frames were lost.
-    pub fn repairs(&mut self, now: Instant) -> Vec<Vec<u8>> {
+    /// What to ask for because packets are missing, or because video was `damaged` by losses.
+    pub fn repairs(&mut self, now: Instant, damaged: bool) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
-        let mut damaged = false;
         for lane in &mut self.lanes {
-            damaged |= lane.is_video && lane.assembler.key_frame_due();
             let due = lane.missing.due(now);
             if let Some(source) = lane.source
                 && lane.nack
@@ -164,13 +148,14 @@ impl Ingress {
         let rested = self
             .last_pli
             .is_none_or(|t| now.saturating_duration_since(t) >= PLI_EVERY);
-        if damaged && rested {
+        self.key_frame_due |= damaged;
+        if self.key_frame_due && rested {
             out.extend(self.key_frame_request(now));
         }
         out
     }
 
-    /// When [`Self::repairs`] and [`Self::poll`] have something to do, if nothing comes in.
+    /// When [`Self::repairs`] has something to do, if nothing comes in.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.lanes.iter().filter_map(|l| l.missing.next()).min()
     }
@@ -182,18 +167,6 @@ impl Ingress {
             .iter_mut()
             .filter_map(|l| l.reception.receiver_report(own, now))
             .collect()
-    }
-}
-
-impl Lane {
-    fn frame(&self, f: kerbside_codecs::rtp::Assembled) -> NewFrame {
-        NewFrame {
-            medium: self.medium,
-            key: f.key,
-            time: f.time,
-            arrived: f.arrived,
-            payloads: f.payloads,
-        }
     }
 }
 
@@ -252,17 +225,18 @@ impl Missing {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{answer, offer};
+    use super::super::feedback::Feedback;
+    use super::super::{offer, plan};
     use super::*;
     use kerbside_codecs::rtp::Header;
 
-    fn ingress() -> Ingress {
+    fn lanes() -> Lanes {
         let text = offer::tests::CHROMIUM.replace("recvonly", "sendonly");
-        let plan = answer::publish(&offer::parse(&text).unwrap()).unwrap();
-        Ingress::new(&plan)
+        let agreed = plan::publish(&offer::parse(&text).unwrap()).unwrap();
+        Lanes::new(&agreed)
     }
 
-    fn packet(payload_type: u8, seq: u16, payload: &[u8]) -> Bytes {
+    fn packet(payload_type: u8, seq: u16) -> Bytes {
         let header = Header {
             marker: true,
             payload_type,
@@ -271,61 +245,76 @@ mod tests {
             ssrc: 7,
         };
         let mut p = header.to_bytes().to_vec();
-        p.extend(payload);
+        p.extend(b"media");
         p.into()
     }
 
     #[test]
-    fn audio_passes_and_strangers_do_not() {
-        let mut i = ingress();
+    fn packets_go_by_payload_type_and_strangers_nowhere() {
+        let mut l = lanes();
         let now = Instant::now();
-        let frames = i.rtp(now, &packet(111, 1, b"opus"));
-        assert_eq!(frames.len(), 1);
-        assert_eq!(frames[0].medium, 1, "video is medium 0");
-        assert!(i.rtp(now, &packet(99, 1, b"?")).is_empty());
-        assert_eq!(i.reports(now).len(), 1);
-        assert!(i.key_frame_request(now).is_none(), "no video source yet");
+        assert_eq!(
+            l.rtp(now, &packet(111, 1)).unwrap().0,
+            1,
+            "video is medium 0"
+        );
+        assert!(l.rtp(now, &packet(99, 1)).is_none());
+        assert!(l.rtp(now, &Bytes::from_static(b"short")).is_none());
+        assert_eq!(l.reports(now).len(), 1);
+        assert!(l.key_frame_request(now).is_none(), "no video source yet");
+        l.rtp(now, &packet(102, 1));
+        assert_eq!(l.repairs(now, false).len(), 1, "now there is one");
     }
 
     #[test]
     fn lost_video_is_asked_for_and_then_given_up() {
-        let mut i = ingress();
+        let mut l = lanes();
         let t = Instant::now();
-        i.rtp(t, &packet(102, 10, &[0x41, 1]));
-        i.rtp(t, &packet(102, 13, &[0x41, 1]));
-        assert!(i.repairs(t).is_empty(), "they may only be late");
-        let due = i.poll_timeout().unwrap();
-        let asked = i.repairs(due);
-        assert_eq!(
-            feedback::parse(&asked[0]),
-            [feedback::Feedback::Nack {
-                ssrc: 7,
-                seqs: vec![11, 12]
-            }]
-        );
-        i.rtp(due, &packet(102, 11, &[0x41, 1]));
-        let mut now = due;
+        l.rtp(t, &packet(102, 10));
+        l.rtp(t, &packet(102, 13));
+        assert!(l.repairs(t, false).is_empty(), "they may only be late");
+        let due = l.poll_timeout().unwrap();
+        let asked = l.repairs(due, false);
+        let nack = Feedback::Nack {
+            ssrc: 7,
+            seqs: vec![11, 12],
+        };
+        assert_eq!(feedback::parse(&asked[0]), [nack]);
+        l.rtp(due, &packet(102, 11));
         let mut nacks = 0;
-        while let Some(at) = i.poll_timeout() {
-            now = at;
-            nacks += i.repairs(now).len();
+        while let Some(at) = l.poll_timeout() {
+            nacks += l.repairs(at, false).len();
         }
         assert_eq!(nacks, usize::from(NACK_TIMES) - 1);
-        i.poll(now + WINDOW.wait_max);
-        let repair = i.repairs(now + WINDOW.wait_max);
-        assert_eq!(
-            feedback::parse(&repair[0]),
-            [feedback::Feedback::KeyFrame { ssrc: 7 }]
-        );
-        assert!(i.repairs(now + WINDOW.wait_max).is_empty(), "once is enough");
     }
 
     #[test]
-    fn goodbye_ends_when_all_media_said_it() {
-        let mut i = ingress();
+    fn a_damaged_picture_asks_for_one_key_frame_at_a_time() {
+        let mut l = lanes();
+        let t = Instant::now();
+        l.rtp(t, &packet(102, 10));
+        let asked = l.repairs(t, true);
+        assert_eq!(feedback::parse(&asked[0]), [Feedback::KeyFrame { ssrc: 7 }]);
+        assert!(l.repairs(t, true).is_empty());
+        assert_eq!(l.repairs(t + PLI_EVERY, false).len(), 1);
+        assert!(l.repairs(t + PLI_EVERY * 2, false).is_empty());
+    }
+
+    #[test]
+    fn reports_and_goodbyes_are_of_known_sources() {
+        let mut l = lanes();
         let now = Instant::now();
-        i.rtp(now, &packet(111, 1, b"opus"));
-        assert!(!i.rtcp(now, &[0x81, 203, 0, 1, 0, 0, 0, 8]));
-        assert!(i.rtcp(now, &[0x81, 203, 0, 1, 0, 0, 0, 7]));
+        l.rtp(now, &packet(111, 1));
+        let report = rtcp::sender_report(7, 1, 2, 3, 4);
+        let heard = l.rtcp(now, &report).unwrap();
+        assert_eq!(heard.len(), 1);
+        assert_eq!(heard[0].0, 1);
+        assert!(
+            l.rtcp(now, &rtcp::sender_report(8, 1, 2, 3, 4))
+                .unwrap()
+                .is_empty()
+        );
+        assert!(l.rtcp(now, &[0x81, 203, 0, 1, 0, 0, 0, 8]).is_some());
+        assert!(l.rtcp(now, &[0x81, 203, 0, 1, 0, 0, 0, 7]).is_none());
     }
 }

@@ -50,3 +50,9 @@ pub static JOIN: LazyLock<HistogramVec> = LazyLock::new(|| {
 pub fn dropped(reason: &'static str) {
     DROPPED.with_label_values(&[reason]).inc();
 }
+
+pub fn count(reason: &'static str, n: usize) {
+    if n > 0 {
+        DROPPED.with_label_values(&[reason]).inc_by(n as u64);
+    }
+}

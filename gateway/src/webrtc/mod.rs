@@ -3,7 +3,7 @@
 //! Here: offers to answers and sessions, ICE-lite, DTLS, SRTP, RTP of one peer. Not here: HTTP (`screen::whip`,
 //! `screen::whep`), who may do what (`registry`), frames (`stream`).
 //!
-//! `offer`, `answer`, `ice`, `hello`, `secure`, `feedback`, `egress`, `ingress` are pure: bytes and time in, bytes and frames
+//! `offer`, `plan`, `answer`, `ice`, `hello`, `secure`, `feedback`, `notices`, `egress`, `ingress` are pure: bytes and time in, bytes and frames
 //! out. `hub` and `tcp` receive, `session` is the task that owns one peer.
 //!
 //! The library's peer connection is not used, only its DTLS, SRTP and STUN: the answers, the payload types and the
@@ -17,7 +17,9 @@ mod hub;
 mod ice;
 mod ingress;
 mod metrics;
+mod notices;
 mod offer;
+mod plan;
 mod secure;
 mod session;
 mod sessions;
@@ -36,9 +38,10 @@ use crate::config;
 use crate::ids::StreamId;
 use crate::registry::{Principal, Registry};
 use crate::stream::{Streams, SubscribeError};
-use answer::{Local, Plan};
+use answer::Local;
 use ice::Lite;
 use offer::Offer;
+use plan::Plan;
 use secure::{Identity, Secure};
 use session::{Leave, Session};
 use sessions::{Entry, INBOX_MAX, Role, Sessions};
@@ -57,7 +60,6 @@ struct Shared {
     io: tokio::runtime::Handle,
     socket: Arc<UdpSocket>,
     address: SocketAddr,
-    tcp_port: Option<u16>,
     addresses: Vec<IpAddr>,
     identity: Identity,
     sessions: Sessions,
@@ -127,11 +129,10 @@ impl WebRtc {
         shutdown: watch::Receiver<bool>,
     ) -> io::Result<Self> {
         let _runtime = io.enter();
-        let socket = Arc::new(UdpSocket::from_std(hub::bind(bind)?)?);
+        let (udp, tcp) = hub::bind(bind)?;
+        let socket = Arc::new(UdpSocket::from_std(udp)?);
+        let listener = TcpListener::from_std(tcp)?;
         let address = socket.local_addr()?;
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
         let interfaces: Vec<IpAddr> = rtc::shared::ifaces::ifaces()?
             .into_iter()
             .filter_map(|i| Some(i.addr?.ip()))
@@ -151,7 +152,6 @@ impl WebRtc {
                 io: io.clone(),
                 socket,
                 address,
-                tcp_port: Some(address.port()),
                 addresses,
                 identity,
                 sessions,
@@ -166,6 +166,11 @@ impl WebRtc {
     /// Where the port is bound.
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.address
+    }
+
+    /// Waits until all sessions have said goodbye; for the way out, after the shutdown signal.
+    pub async fn all_left(&self) {
+        self.shared.sessions.all_left().await;
     }
 
     /// A reader's offer.
@@ -190,9 +195,8 @@ impl WebRtc {
                 SubscribeError::NotFound | SubscribeError::TooMany(_) => OfferError::NotFound,
                 SubscribeError::NoMedia => OfferError::Media(e.to_string()),
             })?;
-        let plan = answer::play(&offer, reader.media()).map_err(OfferError::Media)?;
-        let (answer, session) =
-            self.open(stream, &offer, plan, viewer, Role::Play, offered)?;
+        let plan = plan::play(&offer, reader.media()).map_err(OfferError::Media)?;
+        let (answer, session) = self.open(stream, &offer, plan, viewer, Role::Play, offered)?;
         self.shared.io.spawn(session.play(reader));
         Ok(answer)
     }
@@ -201,7 +205,10 @@ impl WebRtc {
     ///
     /// # Errors
     /// [`OfferError`].
-    #[allow(clippy::unused_async, reason = "as `whep`; callers need not know which one waits")]
+    #[allow(
+        clippy::unused_async,
+        reason = "as `whep`; callers need not know which one waits"
+    )]
     pub async fn whip(
         &self,
         stream: &StreamId,
@@ -214,9 +221,8 @@ impl WebRtc {
             _ => return Err(OfferError::Forbidden),
         }
         let offer = parse(offer_sdp)?;
-        let plan = answer::publish(&offer).map_err(OfferError::Media)?;
-        let (answer, session) =
-            self.open(stream, &offer, plan, device, Role::Publish, offered)?;
+        let plan = plan::publish(&offer).map_err(OfferError::Media)?;
+        let (answer, session) = self.open(stream, &offer, plan, device, Role::Publish, offered)?;
         self.shared.io.spawn(session.publish());
         Ok(answer)
     }
@@ -264,11 +270,7 @@ impl WebRtc {
     ) -> Result<(Answer, Session), OfferError> {
         let s = &*self.shared;
         let (ufrag, password) = (random_hex::<8>(), random_hex::<16>());
-        let secure = Secure::new(
-            s.identity.clone(),
-            offer.fingerprint,
-            offer.wants_us_active,
-        );
+        let secure = Secure::new(s.identity.clone(), offer.fingerprint, offer.wants_us_active);
         let (sender, inbox) = mpsc::channel(INBOX_MAX);
         let stop = Arc::new(Notify::new());
         let id = random_hex::<16>();
@@ -293,8 +295,7 @@ impl WebRtc {
                 password,
                 fingerprint: s.identity.fingerprint,
                 addresses: s.addresses.clone(),
-                udp_port: s.address.port(),
-                tcp_port: s.tcp_port,
+                port: s.address.port(),
             },
         );
         let session = Session {

@@ -107,7 +107,11 @@ pub fn parse(text: &str) -> Result<Offer, BadOffer> {
         .map(str::to_owned)
         .collect();
     // With BUNDLE the transport is that of the first section in use (RFC 8843 §7.2).
-    let first = sdp.medias.iter().find(|m| m.port != 0).or(sdp.medias.first());
+    let first = sdp
+        .medias
+        .iter()
+        .find(|m| m.port != 0)
+        .or(sdp.medias.first());
     let transport = |name: &'static str| {
         first
             .and_then(|m| value(&m.attributes, name))
@@ -145,7 +149,9 @@ pub fn parse(text: &str) -> Result<Offer, BadOffer> {
         .iter()
         .any(|m| m.media == "application" || has(&m.attributes, "rtcp-mux"))
     {
-        return Err(BadOffer::Missing("a=rtcp-mux: RTP and RTCP share one port here"));
+        return Err(BadOffer::Missing(
+            "a=rtcp-mux: RTP and RTCP share one port here",
+        ));
     }
     Ok(Offer {
         sections,
@@ -316,7 +322,11 @@ pub(super) mod tests {
         );
         let video = &o.sections[1];
         assert!(video.receives && !video.sends && !video.disabled);
-        let h = video.formats.iter().find(|f| f.payload_type == 108).unwrap();
+        let h = video
+            .formats
+            .iter()
+            .find(|f| f.payload_type == 108)
+            .unwrap();
         assert_eq!(h.param("profile-level-id"), Some("42e01f"));
         assert!(h.nack && h.pli && h.fir);
     }

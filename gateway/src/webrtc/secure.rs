@@ -309,8 +309,11 @@ fn keys(state: &State, identity: &Identity) -> Result<(Context, Context), Error>
         profile,
         ..Config::default()
     };
-    let material =
-        state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;
+    let material = state.export_keying_material(
+        LABEL_EXTRACTOR_DTLS_SRTP,
+        &[],
+        config.keying_material_len(),
+    )?;
     config.set_session_keys_from_keying_material(material.as_ref(), state.is_client())?;
     let crypto = identity.crypto.crypto();
     let ours = Context::new(

@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kerbside_codecs::rtp::rtcp::Report;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Sleep, sleep_until};
 
-use super::answer::Plan;
 use super::egress::Egress;
 use super::feedback::{self, Feedback};
-use super::ingress::Ingress;
-use super::metrics::{DROPPED, ENDED, JOIN, PACKETS, dropped};
+use super::ingress::{Lanes, WINDOW};
+use super::metrics::{ENDED, JOIN, PACKETS, count, dropped};
+use super::notices::{Notice, Notices};
+use super::plan::Plan;
 use super::sessions::{Datagram, Role};
 use super::transport::{End, Input, Transport};
 use crate::clock;
 use crate::ids::StreamId;
 use crate::registry::{Principal, Registry};
-use crate::stream::{Item, NewFrame, Publisher, Reader, Streams};
+use crate::stream::{Ingress, Item, Reader, Streams, Superseded};
 
 /// Sender and receiver reports.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -91,6 +93,7 @@ impl Session {
 
     async fn play_until(&mut self, mut reader: Reader) -> End {
         let mut egress = Egress::new(&self.plan);
+        let mut notices = self.plan.data.map(|_| Notices::new());
         let mut out = Vec::new();
         let mut report_at = Instant::now() + REPORT_EVERY;
         let mut joined = false;
@@ -98,6 +101,10 @@ impl Session {
         let timer = sleep_until(self.transport.deadline().into());
         tokio::pin!(timer);
         loop {
+            if let Some(n) = &mut notices {
+                let now = Instant::now();
+                self.transport.write_data(now, &n.poll_transmit(now));
+            }
             if let Err(end) = self.transport.flush().await {
                 return end;
             }
@@ -111,10 +118,14 @@ impl Session {
                     reader = fresh;
                 }
             }
-            set(timer.as_mut(), self.transport.deadline().min(report_at));
+            let mut due = self.transport.deadline().min(report_at);
+            if let Some(t) = notices.as_ref().and_then(Notices::poll_timeout) {
+                due = due.min(t);
+            }
+            set(timer.as_mut(), due);
             let step = tokio::select! {
                 end = self.leave.wanted() => Err(end),
-                d = self.inbox.recv() => self.readers_datagrams(d, &mut egress, &reader, &mut out).await,
+                d = self.inbox.recv() => self.readers_datagrams(d, &mut egress, &mut notices, &reader, &mut out).await,
                 item = reader.next(), if ready => match item {
                     Item::Frame { frame, time } => {
                         out.clear();
@@ -128,6 +139,9 @@ impl Session {
                     }
                     Item::Skipped { frames } => {
                         tracing::debug!(stream = %self.stream, who = self.leave.owner.name(), frames, "a slow reader skipped to the newest key frame");
+                        if let Some(n) = &mut notices {
+                            n.tell(Instant::now(), Notice { skipped: frames, lost: reader.lost() });
+                        }
                         Ok(())
                     }
                     // Parameter sets are in-band.
@@ -139,6 +153,9 @@ impl Session {
                 },
                 () = timer.as_mut() => {
                     let now = Instant::now();
+                    if let Some(n) = &mut notices {
+                        n.handle_timeout(now);
+                    }
                     let mut step = self.transport.handle_timeout(now);
                     if step.is_ok() && now >= report_at {
                         report_at = now + REPORT_EVERY;
@@ -161,6 +178,7 @@ impl Session {
         &mut self,
         first: Option<Datagram>,
         egress: &mut Egress,
+        notices: &mut Option<Notices>,
         reader: &Reader,
         out: &mut Vec<Bytes>,
     ) -> Result<(), End> {
@@ -168,7 +186,13 @@ impl Session {
         let mut left = BURST;
         out.clear();
         while let Some(d) = next {
-            match self.transport.handle(Instant::now(), &d)? {
+            let now = Instant::now();
+            match self.transport.handle(now, &d)? {
+                Some(Input::Data(packets)) => {
+                    if let Some(n) = notices {
+                        packets.into_iter().for_each(|p| n.handle(now, p.freeze()));
+                    }
+                }
                 Some(Input::Rtcp(packet)) => {
                     for f in feedback::parse(&packet) {
                         match f {
@@ -179,8 +203,8 @@ impl Session {
                                 PACKETS
                                     .with_label_values(&["resent"])
                                     .inc_by(r.packets.into());
-                                count("nack_gone", r.gone);
-                                count("nack_refused", r.refused);
+                                count("nack_gone", r.gone as usize);
+                                count("nack_refused", r.refused as usize);
                             }
                         }
                     }
@@ -199,8 +223,8 @@ impl Session {
     }
 
     async fn publish_until(&mut self) -> End {
-        let mut ingress = Ingress::new(&self.plan);
-        let mut publisher: Option<Publisher> = None;
+        let mut lanes = Lanes::new(&self.plan);
+        let mut ingress: Option<Ingress> = None;
         let mut report_at = Instant::now() + REPORT_EVERY;
         let mut joined = false;
         let timer = sleep_until(self.transport.deadline().into());
@@ -209,83 +233,114 @@ impl Session {
             if let Err(end) = self.transport.flush().await {
                 return end;
             }
-            if publisher.is_none() && self.transport.is_ready() {
-                let media = self.plan.media.iter().map(|a| a.codec.clone()).collect();
-                match self.streams.publish(&self.stream, media, "whip") {
-                    Ok(p) => publisher = Some(p),
-                    Err(error) => {
-                        tracing::warn!(stream = %self.stream, %error, "cannot be published");
-                        return End("streams_full");
-                    }
+            if ingress.is_none() && self.transport.is_ready() {
+                match self.begin() {
+                    Ok(i) => ingress = Some(i),
+                    Err(end) => return end,
                 }
             }
             let mut due = self.transport.deadline().min(report_at);
-            if let Some(t) = ingress.poll_timeout() {
+            if let Some(t) = lanes.poll_timeout() {
                 due = due.min(t);
             }
             set(timer.as_mut(), due);
-            let mut frames = Vec::new();
             let wanted = async {
-                match &publisher {
-                    Some(p) => p.key_frame_wanted().await,
+                match &ingress {
+                    Some(i) => i.publisher().key_frame_wanted().await,
                     None => std::future::pending().await,
                 }
             };
+            let mut asks = Vec::new();
             let step = tokio::select! {
                 end = self.leave.wanted() => Err(end),
-                d = self.inbox.recv() => self.publishers_datagrams(d, &mut ingress, &mut frames),
+                d = self.inbox.recv() => self.publishers_datagrams(d, &mut lanes, ingress.as_mut()),
                 () = wanted => {
-                    let pli = ingress.key_frame_request(Instant::now());
-                    self.transport.transmit_rtcp(pli.into_iter().collect()).await
+                    asks.extend(lanes.key_frame_request(Instant::now()));
+                    Ok(0)
                 }
-                () = timer.as_mut() => self.transport.handle_timeout(Instant::now()),
+                () = timer.as_mut() => {
+                    let now = Instant::now();
+                    let ticked = ingress.as_mut().map_or(Ok(()), |i| i.tick(now));
+                    match self.transport.handle_timeout(now) {
+                        Ok(()) => ticked.map(|()| 0).map_err(superseded),
+                        Err(end) => Err(end),
+                    }
+                }
             };
-            if let Err(end) = step {
-                return end;
+            match step {
+                Ok(packets) if packets > 0 && !joined => {
+                    joined = true;
+                    self.joined(Role::Publish);
+                }
+                Ok(_) => {}
+                Err(end) => return end,
             }
-            let now = Instant::now();
-            frames.extend(ingress.poll(now));
-            let Some(publisher) = &publisher else {
+            let Some(ingress) = &mut ingress else {
                 continue;
             };
-            if !joined && !frames.is_empty() {
-                joined = true;
-                self.joined(Role::Publish);
+            if ingress.publisher().is_superseded() {
+                return superseded(Superseded);
             }
-            let mut asks = ingress.repairs(now);
+            let now = Instant::now();
+            asks.extend(lanes.repairs(now, ingress.key_frame_due()));
             if now >= report_at {
                 report_at = now + REPORT_EVERY;
-                asks.extend(ingress.reports(now));
+                asks.extend(lanes.reports(now));
             }
-            if push(publisher, &mut ingress, frames).is_err() || publisher.is_superseded() {
-                return End("superseded");
-            }
-            if let Err(end) = self.transport.transmit_rtcp(asks).await {
+            if !asks.is_empty()
+                && let Err(end) = self.transport.transmit_rtcp(asks).await
+            {
                 return end;
             }
         }
     }
 
+    /// The connection stands: takes the stream over.
+    fn begin(&self) -> Result<Ingress, End> {
+        let media: Vec<_> = self.plan.media.iter().map(|a| a.codec.clone()).collect();
+        match self.streams.publish(&self.stream, media.clone(), "whip") {
+            Ok(p) => Ok(Ingress::new(p, "whip", &media, WINDOW, Instant::now())),
+            Err(error) => {
+                tracing::warn!(stream = %self.stream, %error, "cannot be published");
+                Err(End("streams_full"))
+            }
+        }
+    }
+
+    /// A datagram and those right behind it; gives how many media packets they were.
     fn publishers_datagrams(
         &mut self,
         first: Option<Datagram>,
-        ingress: &mut Ingress,
-        frames: &mut Vec<NewFrame>,
-    ) -> Result<(), End> {
+        lanes: &mut Lanes,
+        mut ingress: Option<&mut Ingress>,
+    ) -> Result<u64, End> {
         let mut next = first;
         let mut left = BURST;
         let mut packets = 0;
         while let Some(d) = next {
             let now = Instant::now();
-            match self.transport.handle(now, &d)? {
-                Some(Input::Rtp(packet)) => {
+            let input = self.transport.handle(now, &d)?;
+            match (input, ingress.as_deref_mut()) {
+                (Some(Input::Rtp(packet)), Some(ingress)) => {
                     packets += 1;
-                    frames.extend(ingress.rtp(now, &packet));
+                    if let Some((medium, packet)) = lanes.rtp(now, &packet) {
+                        ingress.packet(medium, packet, now).map_err(superseded)?;
+                    }
                 }
-                Some(Input::Rtcp(packet)) if ingress.rtcp(now, &packet) => {
-                    return Err(End("goodbye"));
+                (Some(Input::Rtcp(packet)), Some(ingress)) => {
+                    let Some(reports) = lanes.rtcp(now, &packet) else {
+                        return Err(End("goodbye"));
+                    };
+                    for (medium, report) in reports {
+                        if let Report::Sender { ssrc, ntp, time } = report {
+                            ingress.sender_report(medium, ssrc, ntp, time);
+                        }
+                    }
                 }
-                Some(Input::Rtcp(_)) | None => {}
+                (Some(Input::Data(_)), _) => dropped("data_from_a_publisher"),
+                // Media in the very datagram burst that finished the handshake.
+                (Some(_), None) => dropped("not_ready"),
+                (None, _) => {}
             }
             left -= 1;
             next = if left > 0 {
@@ -295,7 +350,7 @@ impl Session {
             };
         }
         PACKETS.with_label_values(&["in"]).inc_by(packets);
-        Ok(())
+        Ok(packets)
     }
 
     fn joined(&self, role: Role) {
@@ -306,24 +361,9 @@ impl Session {
     }
 }
 
-fn push(
-    publisher: &Publisher,
-    ingress: &mut Ingress,
-    frames: Vec<NewFrame>,
-) -> Result<(), crate::stream::Superseded> {
-    if let Some(media) = ingress.media_changed() {
-        publisher.set_media(media)?;
-    }
-    for f in frames {
-        publisher.push(f)?;
-    }
-    Ok(())
-}
-
-fn count(reason: &'static str, n: u32) {
-    if n > 0 {
-        DROPPED.with_label_values(&[reason]).inc_by(n.into());
-    }
+/// Another publisher took the stream over, or its device was cut.
+fn superseded(_: Superseded) -> End {
+    End("superseded")
 }
 
 /// Moves the timer only when it has to: most rounds of a loop do not change it.

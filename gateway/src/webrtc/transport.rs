@@ -2,21 +2,21 @@
 //!
 //! Here: what a datagram is, the deadlines of the connection, faults. Not here: media.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rtc::shared::error::Error;
 use tokio::net::UdpSocket;
 
 use super::feedback::is_rtcp;
 use super::ice::{self, Kind, Lite};
-use super::metrics::dropped;
+use super::metrics::{count, dropped};
 use super::secure::Secure;
 use super::sessions::{Datagram, Seat, Via};
 use super::tcp;
+use crate::udp::{self, Burst};
 
 /// ICE and DTLS have to be done within this.
 const SETUP_MAX: Duration = Duration::from_secs(15);
@@ -33,11 +33,13 @@ const STRANGERS_MAX: u32 = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End(pub &'static str);
 
-/// Decrypted media.
+/// What came out of the encryption.
 #[derive(Debug)]
 pub enum Input {
     Rtp(Bytes),
     Rtcp(Bytes),
+    /// SCTP packets of data channels.
+    Data(Vec<BytesMut>),
 }
 
 pub struct Transport {
@@ -49,6 +51,7 @@ pub struct Transport {
     /// How the selected remote is reached.
     via: Via,
     control: Vec<(SocketAddr, Via, Bytes)>,
+    burst: Burst,
     rtp_sources: Sources,
     rtcp_sources: Sources,
     faults: u32,
@@ -70,6 +73,7 @@ impl Transport {
             setup_until: now + SETUP_MAX,
             via: Via::Udp,
             control: Vec::new(),
+            burst: Burst::default(),
             rtp_sources: Sources::default(),
             rtcp_sources: Sources::default(),
             faults: 0,
@@ -119,6 +123,10 @@ impl Transport {
                 }
                 if self.secure.is_closed() {
                     return Err(End("peer_closed"));
+                }
+                let data = self.secure.take_data();
+                if !data.is_empty() {
+                    return Ok(Some(Input::Data(data)));
                 }
             }
             Kind::Rtp if is_rtcp(data) => return Ok(self.open(data, true).map(Input::Rtcp)),
@@ -207,7 +215,7 @@ impl Transport {
             }
         }
         for (to, via, d) in std::mem::take(&mut self.control) {
-            send(&self.socket, to, &via, &[d]).await?;
+            self.send(to, &via, &[d]).await?;
         }
         Ok(())
     }
@@ -229,8 +237,43 @@ impl Transport {
     /// The session is over.
     pub async fn transmit(&mut self, packets: &[Bytes]) -> Result<(), End> {
         match self.ice.remote() {
-            Some(remote) => send(&self.socket, remote, &self.via, packets).await,
+            Some(remote) => {
+                let via = self.via.clone();
+                self.send(remote, &via, packets).await
+            }
             None => Ok(()),
+        }
+    }
+
+    async fn send(&mut self, to: SocketAddr, via: &Via, packets: &[Bytes]) -> Result<(), End> {
+        match via {
+            Via::Udp => {
+                self.burst.clear();
+                for p in packets {
+                    self.burst.push(&[p]);
+                }
+                match udp::send(&self.socket, to, &self.burst) {
+                    Ok(sent) => count("send_buffer_full", sent.dropped),
+                    // The path may come back, or consent runs out; RTCP tells what was lost.
+                    Err(error) => {
+                        tracing::trace!(%error, "WebRTC send");
+                        count("send_failed", packets.len());
+                    }
+                }
+                Ok(())
+            }
+            Via::Tcp(connection) => {
+                let framed = tcp::frame(packets);
+                match tokio::time::timeout(TCP_STUCK, connection.send(framed)).await {
+                    Ok(Ok(())) => Ok(()),
+                    // The connection is gone; checks over another path may come.
+                    Ok(Err(_)) => {
+                        dropped("tcp_closed");
+                        Ok(())
+                    }
+                    Err(_) => Err(End("tcp_stuck")),
+                }
+            }
         }
     }
 
@@ -252,44 +295,21 @@ impl Transport {
         self.transmit(&sealed).await
     }
 
+    /// Sends data channel packets with the next [`Self::flush`].
+    pub fn write_data(&mut self, now: Instant, packets: &[Bytes]) {
+        for p in packets {
+            if let Err(error) = self.secure.write_data(now, p) {
+                tracing::debug!(%error, "data channel");
+                dropped("data_not_sent");
+            }
+        }
+    }
+
     /// Tells the other side that it is over.
     pub async fn close(mut self, now: Instant) {
         self.secure.close(now);
         if let Err(End(reason)) = self.flush().await {
             tracing::trace!(reason, "close_notify not sent");
-        }
-    }
-}
-
-async fn send(
-    socket: &UdpSocket,
-    to: SocketAddr,
-    via: &Via,
-    packets: &[Bytes],
-) -> Result<(), End> {
-    match via {
-        Via::Udp => {
-            for p in packets {
-                match socket.send_to(p, to).await {
-                    Ok(_) => {}
-                    // The path may come back, or consent runs out; RTCP tells what was lost.
-                    Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => dropped("refused"),
-                    Err(_) => dropped("send_failed"),
-                }
-            }
-            Ok(())
-        }
-        Via::Tcp(connection) => {
-            let framed = tcp::frame(packets);
-            match tokio::time::timeout(TCP_STUCK, connection.send(framed)).await {
-                Ok(Ok(())) => Ok(()),
-                // The connection is gone; checks over another path may come.
-                Ok(Err(_)) => {
-                    dropped("tcp_closed");
-                    Ok(())
-                }
-                Err(_) => Err(End("tcp_stuck")),
-            }
         }
     }
 }
@@ -321,6 +341,91 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use super::super::ice::tests::request;
+    use super::super::secure::Identity;
+    use super::super::sessions::{Entry, Role, Sessions};
+    use crate::registry::{self, Principal};
+
+    /// A session's transport and the socket and DTLS of its other side.
+    async fn connected(now: Instant) -> (Transport, UdpSocket, Secure) {
+        let ours = Identity::generate().unwrap();
+        let theirs = Identity::generate().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let entry = Entry {
+            id: "id".into(),
+            owner: Principal::User(registry::User {
+                name: "anna".to_owned(),
+                role: registry::Role::Operator,
+            }),
+            role: Role::Play,
+            remote_ufrag: "them".to_owned(),
+            inbox: tokio::sync::mpsc::channel(1).0,
+            stop: Arc::default(),
+        };
+        let seat = Sessions::new(1).open("us", entry).unwrap();
+        let transport = Transport::new(
+            Arc::new(socket),
+            seat,
+            Lite::new(ours.crypto.clone(), "us", "password"),
+            Secure::new(ours.clone(), theirs.fingerprint, false),
+            now,
+        );
+        (transport, peer, Secure::new(theirs, ours.fingerprint, true))
+    }
+
+    async fn hears(t: &mut Transport, peer: &UdpSocket, now: Instant, data: &[u8]) {
+        let datagram = Datagram {
+            from: peer.local_addr().unwrap(),
+            via: Via::Udp,
+            data: Bytes::copy_from_slice(data),
+        };
+        assert!(t.handle(now, &datagram).unwrap().is_none());
+        t.flush().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_session_lives_as_long_as_it_is_checked() {
+        let now = Instant::now();
+        let (mut t, peer, mut client) = connected(now).await;
+        let check = request("us:them", "password", true);
+        hears(&mut t, &peer, now, &check).await;
+        let mut buf = [0; 2048];
+        let n = peer.recv(&mut buf).await.unwrap();
+        assert_eq!(ice::kind(&buf[..n]), Kind::Stun, "the check is answered");
+        client.path_found(now).unwrap();
+        while !(t.is_ready() && client.is_ready()) {
+            while let Some(d) = client.poll_transmit() {
+                hears(&mut t, &peer, now, &d).await;
+            }
+            if !client.is_ready() {
+                let n = peer.recv(&mut buf).await.unwrap();
+                client.handle_dtls(now, &buf[..n]).unwrap();
+            }
+        }
+        assert_eq!(t.deadline(), now + ice::CONSENT);
+        let later = now + ice::CONSENT / 2;
+        hears(&mut t, &peer, later, &check).await;
+        assert_eq!(t.handle_timeout(now + ice::CONSENT), Ok(()));
+        assert_eq!(
+            t.handle_timeout(later + ice::CONSENT),
+            Err(End("consent_lost"))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_never_set_up_ends() {
+        let now = Instant::now();
+        let (mut t, peer, _) = connected(now).await;
+        hears(&mut t, &peer, now, &request("us:them", "wrong", true)).await;
+        let junk = [22, 254, 253, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+        hears(&mut t, &peer, now, &junk).await;
+        assert!(!t.is_ready());
+        let until = t.deadline();
+        assert!(until <= now + SETUP_MAX);
+        assert_eq!(t.handle_timeout(now + SETUP_MAX), Err(End("setup_timeout")));
+    }
 
     #[test]
     fn strangers_are_not_tried_for_ever() {

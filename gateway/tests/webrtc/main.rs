@@ -4,7 +4,7 @@
 
 mod room;
 
-use room::{Camera, Room, WhipClient};
+use room::{Camera, LossyPath, Room, WhipClient};
 
 const VIDEO: &str = "videotestsrc is-live=true ! video/x-raw,width=640,height=360,framerate=25/1 ! videoconvert ! \
     x264enc tune=zerolatency speed-preset=ultrafast key-int-max=250 ! video/x-h264,profile=constrained-baseline ! \
@@ -18,15 +18,28 @@ async fn chromium_plays_a_stream() {
     let mut room = Room::open().await;
     let _camera = Camera::start(&room.streams, "bc-01/main");
     let _browser = room.browser("stream=bc-01/main");
-    let first = room.report_when("frames are decoded", |r| r.decoded > 10).await;
+    let first = room
+        .report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
     let later = room
-        .report_when("time goes on", |r| r.time_s > first.time_s + 1.0 && r.decoded > first.decoded + 20)
+        .report_when("time goes on", |r| {
+            r.time_s > first.time_s + 1.0 && r.decoded > first.decoded + 20
+        })
         .await;
     assert_eq!(later.width, 320);
     assert_eq!(later.cipher, "SRTP_AEAD_AES_128_GCM");
-    assert!(later.codec.contains("packetization-mode=1"), "{}", later.codec);
+    assert!(
+        later.codec.contains("packetization-mode=1"),
+        "{}",
+        later.codec
+    );
     assert!(later.audio > 20, "G.711 flows beside: {}", later.audio);
     assert_eq!(later.protocol, "udp");
+    let joined = later.joined_ms.expect("a picture was shown");
+    assert!(
+        joined < 2000.0,
+        "from the ring at once, not at the next key frame: {joined} ms"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,7 +49,9 @@ async fn a_whip_client_publishes_and_chromium_plays_it() {
     let publisher = WhipClient::start(&url, &room.password, &["-V", VIDEO, "-A", AUDIO]);
     room.live("bc-01/main", &publisher).await;
     let _browser = room.browser("stream=bc-01/main");
-    let first = room.report_when("frames are decoded", |r| r.decoded > 10).await;
+    let first = room
+        .report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
     let later = room
         .report_when("time goes on", |r| {
             r.time_s > first.time_s + 1.0 && r.decoded > first.decoded + 20
@@ -55,7 +70,9 @@ async fn chromium_plays_over_tcp() {
     let mut room = Room::open().await;
     let _camera = Camera::start(&room.streams, "bc-01/main");
     let _browser = room.browser("stream=bc-01/main&tcp=1");
-    let first = room.report_when("frames are decoded", |r| r.decoded > 10).await;
+    let first = room
+        .report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
     let later = room
         .report_when("time goes on", |r| r.time_s > first.time_s + 1.0)
         .await;
@@ -67,7 +84,8 @@ async fn a_revoked_viewer_is_cut_off() {
     let mut room = Room::open().await;
     let _camera = Camera::start(&room.streams, "bc-01/main");
     let _browser = room.browser("stream=bc-01/main");
-    room.report_when("frames are decoded", |r| r.decoded > 10).await;
+    room.report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
     room.registry.revoke_user("anna").unwrap();
     room.report_when("the browser sees the end", |r| {
         matches!(r.state.as_str(), "closed" | "failed" | "disconnected")
@@ -83,7 +101,8 @@ async fn a_second_publisher_takes_over_and_the_viewer_stays() {
     let first = WhipClient::start(&url, &room.password, &["-V", VIDEO]);
     room.live("bc-01/main", &first).await;
     let _browser = room.browser("stream=bc-01/main");
-    room.report_when("frames are decoded", |r| r.decoded > 10).await;
+    room.report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
     drop(first);
     let second = WhipClient::start(&url, &room.password, &["-V", VIDEO]);
     let before = room.next_report().await;
@@ -109,18 +128,102 @@ async fn refusals_say_what_is_wrong() {
     let sdp = "application/sdp";
     let offer = || OFFER.to_owned();
     for (path, secret, kind, body, status, words) in [
-        ("/bc-01/main/whep", "wrong", sdp, offer(), 401, "credentials"),
-        ("/bc-01/main/whep", &room.password, sdp, offer(), 401, "credentials"),
-        ("/bc-01/main/whip", &room.token, sdp, offer(), 401, "credentials"),
-        ("/bc-02/main/whip", &room.password, sdp, offer(), 401, "credentials"),
-        ("/bc-01/main/whep", &room.token, "text/plain", offer(), 415, "application/sdp"),
-        ("/bc-01/main/whep", &room.token, sdp, "hello".to_owned(), 400, "not SDP"),
-        ("/bc-01/main/whep", &room.token, sdp, offer().replace("a=fingerprint", "a=x"), 400, "fingerprint"),
-        ("/bc-01/other/whep", &room.token, sdp, offer(), 404, "no stream"),
-        ("/bc-01/a%20b/whep", &room.token, sdp, offer(), 404, "valid id"),
-        ("/bc-01/main/whep", &room.token, sdp, offer().replace("H264", "VP8"), 406, "carries H264"),
-        ("/bc-01/main/whip", &room.password, sdp, offer(), 406, "offer sends nothing"),
-        ("/bc-01/main/whep", &room.token, sdp, "v".repeat(65 << 10), 413, ""),
+        (
+            "/bc-01/main/whep",
+            "wrong",
+            sdp,
+            offer(),
+            401,
+            "credentials",
+        ),
+        (
+            "/bc-01/main/whep",
+            &room.password,
+            sdp,
+            offer(),
+            401,
+            "credentials",
+        ),
+        (
+            "/bc-01/main/whip",
+            &room.token,
+            sdp,
+            offer(),
+            401,
+            "credentials",
+        ),
+        (
+            "/bc-02/main/whip",
+            &room.password,
+            sdp,
+            offer(),
+            401,
+            "credentials",
+        ),
+        (
+            "/bc-01/main/whep",
+            &room.token,
+            "text/plain",
+            offer(),
+            415,
+            "application/sdp",
+        ),
+        (
+            "/bc-01/main/whep",
+            &room.token,
+            sdp,
+            "hello".to_owned(),
+            400,
+            "not SDP",
+        ),
+        (
+            "/bc-01/main/whep",
+            &room.token,
+            sdp,
+            offer().replace("a=fingerprint", "a=x"),
+            400,
+            "fingerprint",
+        ),
+        (
+            "/bc-01/other/whep",
+            &room.token,
+            sdp,
+            offer(),
+            404,
+            "no stream",
+        ),
+        (
+            "/bc-01/a%20b/whep",
+            &room.token,
+            sdp,
+            offer(),
+            404,
+            "valid id",
+        ),
+        (
+            "/bc-01/main/whep",
+            &room.token,
+            sdp,
+            offer().replace("H264", "VP8"),
+            406,
+            "carries H264",
+        ),
+        (
+            "/bc-01/main/whip",
+            &room.password,
+            sdp,
+            offer(),
+            406,
+            "offer sends nothing",
+        ),
+        (
+            "/bc-01/main/whep",
+            &room.token,
+            sdp,
+            "v".repeat(65 << 10),
+            413,
+            "",
+        ),
     ] {
         let r = post(path, secret, kind, body).await.unwrap();
         let got = r.status().as_u16();
@@ -129,13 +232,17 @@ async fn refusals_say_what_is_wrong() {
         assert!(text.contains(words), "{path}: {text}");
     }
 
-    let r = post("/bc-01/main/whep", &room.token, sdp, offer()).await.unwrap();
+    let r = post("/bc-01/main/whep", &room.token, sdp, offer())
+        .await
+        .unwrap();
     assert_eq!(r.status().as_u16(), 201);
     let header = |name: &str| r.headers()[name].to_str().unwrap().to_owned();
     let (location, etag) = (header("location"), header("etag"));
     assert!(location.starts_with("/bc-01/main/whep/"));
     assert_eq!(header("content-type"), sdp);
-    let full = post("/bc-01/main/whep", &room.token, sdp, offer()).await.unwrap();
+    let full = post("/bc-01/main/whep", &room.token, sdp, offer())
+        .await
+        .unwrap();
     assert_eq!(full.status().as_u16(), 503);
 
     let session = format!("{}{location}", room.base);
@@ -147,21 +254,102 @@ async fn refusals_say_what_is_wrong() {
             .body(body)
             .send()
     };
-    assert_eq!(patch(&etag, "a=ice-ufrag:EsAw\r\n").await.unwrap().status(), 204);
-    assert_eq!(patch("\"x\"", "a=ice-ufrag:EsAw\r\n").await.unwrap().status(), 412);
-    assert_eq!(patch("*", "a=ice-ufrag:other\r\n").await.unwrap().status(), 422);
+    assert_eq!(
+        patch(&etag, "a=ice-ufrag:EsAw\r\n").await.unwrap().status(),
+        204
+    );
+    assert_eq!(
+        patch("\"x\"", "a=ice-ufrag:EsAw\r\n")
+            .await
+            .unwrap()
+            .status(),
+        412
+    );
+    assert_eq!(
+        patch("*", "a=ice-ufrag:other\r\n").await.unwrap().status(),
+        422
+    );
     let delete = |secret: &str| http.delete(&session).bearer_auth(secret).send();
     assert_eq!(delete("wrong").await.unwrap().status(), 401);
     assert_eq!(delete(&room.token).await.unwrap().status(), 200);
     // The place is free again as soon as the session has left.
     let until = std::time::Instant::now() + room::LIMIT;
     loop {
-        let r = post("/bc-01/main/whep", &room.token, sdp, offer()).await.unwrap();
+        let r = post("/bc-01/main/whep", &room.token, sdp, offer())
+            .await
+            .unwrap();
         if r.status() == 201 {
             break;
         }
         assert!(std::time::Instant::now() < until, "{}", r.status());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_stops_says_goodbye() {
+    let mut room = Room::open().await;
+    let _camera = Camera::start(&room.streams, "bc-01/main");
+    let _browser = room.browser("stream=bc-01/main");
+    room.report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
+    room.stop().await;
+    let stopped = std::time::Instant::now();
+    let end = room
+        .report_when("the browser sees the end", |r| {
+            r.dtls == "closed" || r.state == "failed"
+        })
+        .await;
+    let took = stopped.elapsed();
+    assert!(
+        took < std::time::Duration::from_secs(5),
+        "told, not found out by silence: {took:?}, {end:?}"
+    );
+}
+
+/// One packet in twenty is lost on the way to the viewer; what it asks for again comes out of the ring.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn losses_are_repaired() {
+    let mut room = Room::open().await;
+    let _camera = Camera::start(&room.streams, "bc-01/main");
+    let lossy = LossyPath::open(room.webrtc.local_addr(), 20).await;
+    let _browser = room.browser(&format!("stream=bc-01/main&port={}", lossy.port));
+    let first = room
+        .report_when("frames are decoded", |r| r.decoded > 10 && r.time_s > 0.5)
+        .await;
+    let later = room
+        .report_when("time goes on", |r| {
+            r.time_s > first.time_s + 4.0 && r.nacks > 3
+        })
+        .await;
+    let (frames, seconds) = (later.decoded - first.decoded, later.time_s - first.time_s);
+    assert!(
+        frames as f64 > seconds * 25.0 * 0.9,
+        "{frames} frames in {seconds} s"
+    );
+    let metrics = kerbside::metrics::text();
+    let resent = metrics
+        .lines()
+        .find_map(|l| l.strip_prefix("kerbside_webrtc_packets_total{way=\"resent\"} "))
+        .and_then(|n| n.parse::<u64>().ok());
+    assert!(resent > Some(3), "{resent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_viewer_is_told_what_it_lost() {
+    let mut room = Room::open().await;
+    let _camera = Camera::leaping(&room.streams, "bc-01/main");
+    let _browser = room.browser("stream=bc-01/main");
+    let told = room
+        .report_when("a notice on the data channel", |r| !r.message.is_empty())
+        .await;
+    let notice: serde_json::Value = serde_json::from_str(&told.message).unwrap();
+    assert!(notice["skipped"].as_u64() >= Some(1), "{notice}");
+    assert!(
+        notice["lost"].as_u64() >= notice["skipped"].as_u64(),
+        "{notice}"
+    );
+    room.report_when("the picture goes on", |r| r.decoded > told.decoded + 25)
+        .await;
 }
 
 /// Noise on the port disturbs nobody and costs no session.
@@ -170,7 +358,8 @@ async fn noise_on_the_port_is_dropped() {
     let mut room = Room::open().await;
     let _camera = Camera::start(&room.streams, "bc-01/main");
     let _browser = room.browser("stream=bc-01/main");
-    room.report_when("frames are decoded", |r| r.decoded > 10).await;
+    room.report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to = room.webrtc.local_addr();
     let mut check = vec![0, 1, 0, 16, 0x21, 0x12, 0xa4, 0x42];

@@ -19,9 +19,10 @@ use kerbside::screen::whip::{self, Whip};
 use kerbside::stream::{NewFrame, Publisher, StreamStatus, Streams, StreamsLimits};
 use kerbside::webrtc::WebRtc;
 use kerbside_codecs::media::{Codec, Medium, Payloads};
-use kerbside_codecs::rtp::h264::{NalType, packetize_h264};
 use kerbside_codecs::rtp::PAYLOAD_BYTES_MAX;
+use kerbside_codecs::rtp::h264::{NalType, packetize_h264};
 use serde::Deserialize;
+use tokio::net::UdpSocket;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -37,22 +38,26 @@ pub struct Room {
     pub token: String,
     pub password: String,
     pub reports: mpsc::Receiver<Report>,
-    pub shutdown: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
     _dir: tempfile::TempDir,
 }
 
 /// What the page in the browser sees.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Report {
+    /// From the start of the page's script to the first picture shown.
     pub joined_ms: Option<f64>,
     pub decoded: u64,
     pub time_s: f64,
     pub width: u32,
     pub audio: u64,
+    pub nacks: u64,
     pub codec: String,
     pub cipher: String,
     pub protocol: String,
     pub state: String,
+    pub dtls: String,
+    /// The newest text on the data channel.
     pub message: String,
     pub error: String,
 }
@@ -96,7 +101,10 @@ impl Room {
         }))
         .merge(
             Router::new()
-                .route("/player", get(|| async { Html(include_str!("player.html")) }))
+                .route(
+                    "/player",
+                    get(|| async { Html(include_str!("player.html")) }),
+                )
                 .route("/report", post(take_report))
                 .with_state(report),
         );
@@ -117,7 +125,7 @@ impl Room {
             token,
             password,
             reports,
-            shutdown,
+            stop: shutdown,
             _dir: dir,
         }
     }
@@ -126,9 +134,7 @@ impl Room {
     pub async fn report_when(&mut self, what: &str, condition: impl Fn(&Report) -> bool) -> Report {
         let until = Instant::now() + LIMIT;
         let mut last = None;
-        while let Ok(Some(r)) =
-            tokio::time::timeout_at(until.into(), self.reports.recv()).await
-        {
+        while let Ok(Some(r)) = tokio::time::timeout_at(until.into(), self.reports.recv()).await {
             assert!(r.error.is_empty(), "{what}: the page says {}", r.error);
             if condition(&r) {
                 return r;
@@ -150,9 +156,21 @@ impl Room {
         let is_live = |s: &StreamStatus| s.stream.to_string() == name && s.frames > 0;
         while !self.streams.status().iter().any(is_live) {
             let log = || publisher.log();
-            assert!(Instant::now() < until, "{name} is not live; the publisher says:\n{}", log());
+            assert!(
+                Instant::now() < until,
+                "{name} is not live; the publisher says:\n{}",
+                log()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Stops the room and waits until all sessions have left.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        tokio::time::timeout(LIMIT, self.webrtc.all_left())
+            .await
+            .expect("all sessions leave");
     }
 
     pub fn browser(&self, query: &str) -> Browser {
@@ -209,7 +227,11 @@ pub fn picture() -> Vec<Vec<Bytes>> {
         .args("-c:v libx264 -profile:v baseline -preset ultrafast -g 25 -x264-params aud=1:repeat-headers=1 -f h264 -".split(' '))
         .output()
         .expect("ffmpeg is installed");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let mut units: Vec<Vec<Bytes>> = Vec::new();
     for nal in nal_units(&out.stdout) {
         if NalType::of(&nal) == NalType::AUD {
@@ -238,7 +260,9 @@ fn nal_units(annex_b: &[u8]) -> Vec<Bytes> {
         .enumerate()
         .map(|(n, &start)| {
             let end = starts.get(n + 1).map_or(annex_b.len(), |next| next - 3);
-            let nal = annex_b[start..end].strip_suffix(&[0]).unwrap_or(&annex_b[start..end]);
+            let nal = annex_b[start..end]
+                .strip_suffix(&[0])
+                .unwrap_or(&annex_b[start..end]);
             Bytes::copy_from_slice(nal)
         })
         .collect()
@@ -249,6 +273,15 @@ pub struct Camera(JoinHandle<()>);
 
 impl Camera {
     pub fn start(streams: &Streams, name: &str) -> Self {
+        Self::publish(streams, name, false)
+    }
+
+    /// Now and then a frame and a key frame that says it came 10 s later are there at once: every reader is too slow.
+    pub fn leaping(streams: &Streams, name: &str) -> Self {
+        Self::publish(streams, name, true)
+    }
+
+    fn publish(streams: &Streams, name: &str, leaps: bool) -> Self {
         let units = picture();
         let sps = units[0]
             .iter()
@@ -271,7 +304,7 @@ impl Camera {
         let publisher = streams
             .publish(&StreamId::parse(name).unwrap(), media, "test")
             .unwrap();
-        Self(tokio::spawn(run(publisher, units)))
+        Self(tokio::spawn(run(publisher, units, leaps)))
     }
 }
 
@@ -281,14 +314,20 @@ impl Drop for Camera {
     }
 }
 
-async fn run(publisher: Publisher, units: Vec<Vec<Bytes>>) {
+async fn run(publisher: Publisher, units: Vec<Vec<Bytes>>, leaps: bool) {
     let mut tick = tokio::time::interval(Duration::from_millis(40));
+    let mut ahead = Duration::ZERO;
     for (n, unit) in (0u64..).zip(units.iter().cycle()) {
-        tick.tick().await;
-        let arrived = Instant::now();
+        let key = unit.iter().any(|n| NalType::of(n) == NalType::IDR);
+        if leaps && key && n > 50 {
+            ahead += Duration::from_secs(10);
+        } else {
+            tick.tick().await;
+        }
+        let arrived = Instant::now() + ahead;
         let video = NewFrame {
             medium: 0,
-            key: unit.iter().any(|n| NalType::of(n) == NalType::IDR),
+            key,
             time: (1 << 40) + n * 3600,
             arrived,
             payloads: packetize_h264(unit, PAYLOAD_BYTES_MAX),
@@ -351,4 +390,49 @@ fn without_upnp(dir: &Path) -> &Path {
         .expect("a C compiler is installed");
     assert!(built.success());
     dir
+}
+
+/// A way to the gateway that loses media packets on their way back, for one client.
+pub struct LossyPath {
+    pub port: u16,
+    task: JoinHandle<()>,
+}
+
+impl LossyPath {
+    /// Loses one media packet in `every`.
+    pub async fn open(gateway: SocketAddr, every: u32) -> Self {
+        let outside = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let inside = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        inside.connect(gateway).await.unwrap();
+        let port = outside.local_addr().unwrap().port();
+        let task = tokio::spawn(async move {
+            let (mut there, mut back) = ([0; 2048], [0; 2048]);
+            let mut client = None;
+            let mut media = 0_u32;
+            loop {
+                tokio::select! {
+                    r = outside.recv_from(&mut there) => {
+                        let (n, from) = r.unwrap();
+                        client = Some(from);
+                        inside.send(&there[..n]).await.unwrap();
+                    }
+                    r = inside.recv(&mut back) => {
+                        let (n, Some(to)) = (r.unwrap(), client) else { continue };
+                        let is_media = back[0] >= 128 && !(192..224).contains(&back[1]);
+                        media += u32::from(is_media);
+                        if !(is_media && media.is_multiple_of(every)) {
+                            outside.send_to(&back[..n], to).await.unwrap();
+                        }
+                    }
+                }
+            }
+        });
+        Self { port, task }
+    }
+}
+
+impl Drop for LossyPath {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }

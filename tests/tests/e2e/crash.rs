@@ -1,6 +1,7 @@
 //! SIGKILL at any moment loses no acknowledged event.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use kerbside_sim::fleet::link::{Happened, Link, Target, Version};
@@ -10,6 +11,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::LIMIT;
 
+/// Each connection has its own client id: a second one of the same would take over.
+static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
+
 /// A device that calls for help and remembers which calls were acknowledged.
 pub struct Caller {
     device: String,
@@ -18,6 +22,8 @@ pub struct Caller {
     pub waiting: std::collections::BTreeMap<u64, String>,
     pub acknowledged: BTreeSet<String>,
     pub refused: Vec<String>,
+    /// Messages neither acknowledged nor refused when their connection ended.
+    pub lost: usize,
     up: bool,
     _stop: watch::Sender<bool>,
 }
@@ -30,7 +36,7 @@ impl Caller {
             broker: gateway.mqtt(),
             user: device.to_owned(),
             password: gateway.secret(device),
-            client_id: format!("{device}-caller"),
+            client_id: format!("{device}-{}", CONNECTIONS.fetch_add(1, Ordering::Relaxed)),
             version: Version::V5,
         };
         let (link, events) = Link::open(&target, stopping).unwrap();
@@ -41,6 +47,7 @@ impl Caller {
             waiting: std::collections::BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             refused: Vec::new(),
+            lost: 0,
             up: false,
             _stop: stop,
         };
@@ -63,6 +70,7 @@ impl Caller {
             Happened::Up => self.up = true,
             Happened::Down { .. } => {
                 self.up = false;
+                self.lost += self.waiting.len();
                 self.waiting.clear();
             }
             Happened::Acknowledged(number) => {
@@ -99,11 +107,18 @@ impl Caller {
         self.until(limit, "disconnected", |caller| !caller.up).await;
     }
 
+    /// Every message was answered; panics when the connection ended before that.
     pub async fn all_acknowledged(&mut self, limit: Duration) {
+        let lost = self.lost;
         self.until(limit, "all acknowledged", |caller| {
             caller.waiting.is_empty()
         })
         .await;
+        assert_eq!(
+            self.lost, lost,
+            "{}: the connection ended before its messages were answered",
+            self.device
+        );
     }
 
     pub async fn some_acknowledged(&mut self, limit: Duration, count: usize) {

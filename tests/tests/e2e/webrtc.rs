@@ -63,6 +63,15 @@ async fn a_drone_of_the_fleet_publishes_by_whip_and_a_player_decodes() {
     ffmpeg_pull(&gateway.rtsp_as("eve", "uav-01/main"), "tcp", 20).await;
 }
 
+/// What a browser that wants one video offers, shortened.
+const GOOD: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+    m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=rtcp-mux\r\na=mid:0\r\na=recvonly\r\n\
+    a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=setup:actpass\r\n\
+    a=fingerprint:sha-256 \
+    11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00\r\n\
+    a=rtpmap:96 H264/90000\r\n\
+    a=fmtp:96 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n";
+
 /// POST of an SDP offer; status and text.
 async fn offer(
     gateway: &Gateway,
@@ -124,13 +133,7 @@ async fn bad_offers_get_a_clear_answer() {
             400,
         ),
         (push, Some(password.as_str()), sdp, "", 400),
-        (
-            "/nobody/main/whep",
-            Some(token.as_str()),
-            sdp,
-            "v=0\r\n",
-            404,
-        ),
+        ("/nobody/main/whep", Some(token.as_str()), sdp, GOOD, 404),
     ] {
         let (status, text) = offer(&gateway, path, bearer, content_type, text).await;
         assert_eq!(

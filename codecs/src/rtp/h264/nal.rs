@@ -157,23 +157,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// x264: 1280×720 High, and 640×360 Constrained Baseline, cropped from 368.
     #[test]
-    fn sps_of_a_camera_and_of_x264() {
-        // 1920x1080 High (cropped from 1088), Baseline 640x480: both as seen in SDPs.
-        let high = [
-            0x67, 0x64, 0x00, 0x28, 0xac, 0xd9, 0x40, 0x78, 0x02, 0x27, 0xe5, 0xc0, 0x44, 0x00,
-            0x00, 0x03, 0x00, 0x04, 0x00, 0x00, 0x03, 0x00, 0xf0, 0x3c, 0x60, 0xc6, 0x58,
-        ];
-        let sps = Sps::parse(&high).unwrap();
-        assert_eq!(
-            (sps.profile, sps.level, sps.width, sps.height),
-            (100, 40, 1920, 1080)
-        );
-        let baseline = [
-            0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x3d, 0xa1, 0x00, 0x00, 0x03,
-        ];
-        let sps = Sps::parse(&baseline).map(|s| (s.profile, s.constraints, s.level));
-        assert!(sps.is_none_or(|s| s == (66, 0xc0, 30)));
+    fn sps_of_x264() {
+        let high = b"\x67\x64\x00\x1f\xac\xd9\x40\x50\x05\xbb\x01\x10\x00\x00\x03\x00\x10\x00\x00\x03\x03\x20\xf1\x83\x19\x60";
+        let baseline = b"\x67\x42\xc0\x1e\xd9\x00\xa0\x2f\xf9\x70\x11\x00\x00\x03\x00\x01\x00\x00\x03\x00\x32\x0f\x16\x2e\x48";
+        for (nal, profile, constraints, level, width, height) in [
+            (&high[..], 100, 0, 31, 1280, 720),
+            (&baseline[..], 66, 0xc0, 30, 640, 360),
+        ] {
+            let expected = Sps {
+                profile,
+                constraints,
+                level,
+                width,
+                height,
+            };
+            assert_eq!(Sps::parse(nal), Some(expected));
+        }
     }
 
     proptest! {

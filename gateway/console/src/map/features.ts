@@ -23,7 +23,7 @@ const ORDER = { live: 3, stale: 2, lost: 1, silent: 0 } as const;
 export function deviceFeatures(store: Store): FeatureCollection<Point, DeviceProperties> {
   const onAir = store.devicesOnAir();
   const features: Feature<Point, DeviceProperties>[] = [];
-  for (const { device } of store.devices.values()) {
+  for (const device of store.devices.values()) {
     const { position, state, sos } = device;
     if (position === null) continue;
     const turns = position.heading_deg != null && (state === 'live' || sos);
@@ -82,7 +82,7 @@ export function gridBounds(grid: Grid): Box | null {
 
 export function deviceBounds(store: Store): Box | null {
   let box: Box | null = null;
-  for (const { device } of store.devices.values()) {
+  for (const device of store.devices.values()) {
     if (device.position !== null) box = grow(box, [device.position.lon, device.position.lat]);
   }
   return box;

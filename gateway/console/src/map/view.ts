@@ -58,6 +58,8 @@ export class MapView {
     });
     this.map.on('load', () => {
       this.ready = true;
+      // `loaded()` is seldom true while a fleet moves; tests wait for this instead.
+      container.dataset['ready'] = 'true';
       this.drawGrid();
       this.render();
     });
@@ -92,11 +94,11 @@ export class MapView {
     this.source(SOURCES.devices).setData(deviceFeatures(this.store));
     const selected = this.store.selected === null ? undefined : this.store.devices.get(this.store.selected);
     this.source(SOURCES.trail).setData(trailFeature(selected?.trail ?? []));
-    this.map.setFilter('cell-here', cellIs(selected?.device.cell ?? null));
+    this.map.setFilter('cell-here', cellIs(selected?.cell ?? null));
     this.drawPulses();
     if (!this.fitted) this.fit(false);
-    if (this.follow && selected?.device.position != null) {
-      this.map.easeTo({ center: lonLat(selected.device.position), duration: 400 });
+    if (this.follow && selected?.position != null) {
+      this.map.easeTo({ center: lonLat(selected.position), duration: 400 });
     }
   }
 
@@ -134,7 +136,7 @@ export class MapView {
 
   private drawPulses(): void {
     const wanted = new Map<string, LonLat>();
-    for (const { device } of this.store.devices.values()) {
+    for (const device of this.store.devices.values()) {
       if (!device.sos || device.position === null || wanted.size >= PULSES_MAX) continue;
       wanted.set(device.id, lonLat(device.position));
     }

@@ -81,7 +81,7 @@ export class Alarm {
         (e) =>
           e.kind === 'sos' &&
           !this.acknowledged.has(e.id) &&
-          (e.raised_ms >= since || store.devices.get(e.device)?.device.sos === true),
+          (e.raised_ms >= since || store.devices.get(e.device)?.sos === true),
       );
   }
 }

@@ -73,12 +73,12 @@ export class DeviceList {
     this.drawn = key;
 
     const all = [...store.devices.values()].sort(order);
-    this.kinds.offer(distinct(all.map((d) => d.device.kind)));
-    this.units.offer(distinct(all.flatMap((d) => d.device.unit ?? [])));
-    const matching = all.filter(({ device }) => this.matches(device));
+    this.kinds.offer(distinct(all.map((d) => d.kind)));
+    this.units.offer(distinct(all.flatMap((d) => d.unit ?? [])));
+    const matching = all.filter((device) => this.matches(device));
     const shown = matching.slice(0, ROWS_MAX);
     const onAir = store.devicesOnAir();
-    arrange(this.list, shown.map((d) => this.draw(d, onAir.has(d.device.id))));
+    arrange(this.list, shown.map((d) => this.draw(d, onAir.has(d.id))));
     for (const id of this.rows.keys()) if (!store.devices.has(id)) this.rows.delete(id);
 
     const t = texts();
@@ -120,7 +120,7 @@ export class DeviceList {
     );
   }
 
-  private draw({ device }: Tracked, onAir: boolean): HTMLElement {
+  private draw(device: Tracked, onAir: boolean): HTMLElement {
     const t = texts();
     const row = this.rows.get(device.id) ?? this.build(device);
     if (row.kind !== device.kind) {
@@ -205,7 +205,7 @@ const byName = new Intl.Collator('en', { numeric: true }).compare;
 
 /** Alarms first; then by name, so that rows do not jump while states change. */
 function order(a: Tracked, b: Tracked): number {
-  return Number(b.device.sos) - Number(a.device.sos) || byName(a.device.id, b.device.id);
+  return Number(b.sos) - Number(a.sos) || byName(a.id, b.id);
 }
 
 function distinct(values: readonly string[]): string[] {

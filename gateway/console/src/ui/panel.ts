@@ -3,6 +3,7 @@
 import type { Device } from '../contract';
 import { clockTime, coordinates, duration, heading, metres, named, speed } from '../format';
 import { bindAttribute, texts, type Dictionary } from '../i18n';
+import type { Tracked } from '../store';
 import type { Context } from './context';
 import { arrange, h, iconButton, label, setAttribute, setText } from './dom';
 import { kindIcon, sign } from './icons';
@@ -83,15 +84,14 @@ export class DevicePanel {
 
   render(following: boolean): void {
     const { store } = this.context;
-    const tracked = store.selected === null ? undefined : store.devices.get(store.selected);
-    this.root.hidden = tracked === undefined;
-    if (tracked === undefined) return this.close();
-    const { device } = tracked;
+    const device = store.selected === null ? undefined : store.devices.get(store.selected);
+    this.root.hidden = device === undefined;
+    if (device === undefined) return this.close();
     if (this.device !== device.id) this.open(device);
     this.follow.checked = following;
     this.drawHead(device);
     this.drawCameras(device.id);
-    this.drawFacts(device, tracked.fixMs);
+    this.drawFacts(device);
     this.drawEvents(device.id);
   }
 
@@ -162,7 +162,7 @@ export class DevicePanel {
     return tab;
   }
 
-  private drawFacts(device: Device, fixMs: number | null): void {
+  private drawFacts(device: Tracked): void {
     const t = texts();
     const p = device.position;
     const values: Record<Exclude<Fact, 'age'>, string | null> = {
@@ -184,7 +184,7 @@ export class DevicePanel {
     const faults = Object.entries(device.faults).filter(([, n]) => n > 0);
     this.faults.hidden = faults.length === 0;
     setText(this.faults, `${t.panel.faults}: ${faults.map(([f, n]) => `${named(t.fault, f)} ×${n}`).join(', ')}`);
-    this.drawAge(fixMs);
+    this.drawAge(device.fixMs);
   }
 
   private drawAge(fixMs: number | null): void {

@@ -69,9 +69,8 @@ export class Screen {
       'div',
       { class: 'screen' },
       this.bar.root,
-      this.alarm.root,
       this.list.root,
-      bindAttribute(h('main', { class: 'map-frame' }, this.mapPlace, this.mapTools(), legend(), this.mapNote), 'aria-label', (t) => t.map.title),
+      bindAttribute(h('main', { class: 'map-frame' }, this.mapPlace, this.mapTools(), legend(), this.mapNote, this.alarm.root), 'aria-label', (t) => t.map.title),
       h('aside', { class: 'side' }, this.panel.root, this.events.root),
     );
     this.feed = new Feed(feedBase(), browserLine, {
@@ -147,7 +146,7 @@ export class Screen {
 
   private showDevice(id: string): void {
     this.store.select(id);
-    const position = this.store.devices.get(id)?.device.position;
+    const position = this.store.devices.get(id)?.position;
     if (position != null) this.map?.flyTo(position);
   }
 

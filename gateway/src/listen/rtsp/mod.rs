@@ -11,6 +11,7 @@ mod conn;
 mod play;
 mod ports;
 mod push;
+mod requests;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -76,6 +77,7 @@ pub async fn serve(
 ) {
     let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
     let mut connections = JoinSet::new();
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             a = listener.accept() => a,
@@ -94,11 +96,16 @@ pub async fn serve(
                 CLOSED.with_label_values(&["too_many"]).inc();
             }
             Ok((stream, peer)) => {
+                failing = false;
                 connections.spawn(connection(stream, peer, acceptor.clone(), shared.clone()));
             }
             Err(e) => {
                 // Out of file descriptors, mostly: wait for some to come back.
-                tracing::warn!(error = %e, "an RTSP connection could not be accepted");
+                if !failing {
+                    tracing::warn!(error = %e, "RTSP connections cannot be accepted; trying on");
+                }
+                failing = true;
+                CLOSED.with_label_values(&["accept_failed"]).inc();
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }

@@ -138,10 +138,9 @@ async fn receive(
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(2048);
-        let from = match socket.recv_buf_from(&mut buffer).await {
-            Ok((_, from)) => from,
-            // An ICMP message about something we sent.
-            Err(_) => continue,
+        // An error is an ICMP message about something we sent.
+        let Ok((_, from)) = socket.recv_buf_from(&mut buffer).await else {
+            continue;
         };
         let data = buffer.split().freeze();
         if from.ip().to_canonical() != peer {
