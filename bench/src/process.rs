@@ -1,6 +1,6 @@
 //! A server under measurement: its processor time and memory, by pid, from /proc.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -60,8 +60,7 @@ impl Drop for Server {
 /// A gateway with a state directory of its own.
 pub struct Gateway {
     pub server: Server,
-    pub dir: tempfile::TempDir,
-    pub kerbside: PathBuf,
+    _dir: tempfile::TempDir,
     /// From exec to `/readyz` = 200.
     pub ready_after: Duration,
 }
@@ -115,8 +114,7 @@ impl Gateway {
         Ok((
             Self {
                 server,
-                dir,
-                kerbside: kerbside.to_owned(),
+                _dir: dir,
                 ready_after,
             },
             passwords,

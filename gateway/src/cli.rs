@@ -173,7 +173,7 @@ fn load(cli: &Cli, reading: Reading) -> Result<Config, Failed> {
         },
         grid: |text| {
             let faults = Grid::parse(text).err().unwrap_or_default();
-            faults.iter().map(|f| (f.line, f.to_string())).collect()
+            faults.into_iter().map(|f| (f.feature, f.reason)).collect()
         },
     };
     config::load(&cli.config, &checks, reading).map_err(|faults| {

@@ -570,3 +570,58 @@ async fn a_reader_that_takes_nothing_is_closed_and_holds_up_nobody() {
     assert_eq!(good.lost(), 0);
     g.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b_frames_and_several_slices_pass() {
+    let g = Gateway::start(None).await;
+    let url = g.url(&format!("bc-01:{}", g.password), "bc-01/main");
+    let video = "testsrc=size=640x360:rate=25";
+    let _push = start(
+        "ffmpeg",
+        &[
+            "-nostdin",
+            "-v",
+            "error",
+            "-re",
+            "-f",
+            "lavfi",
+            "-i",
+            video,
+            "-f",
+            "lavfi",
+            "-i",
+            "sine",
+            "-c:v",
+            "libx264",
+            "-preset",
+            "veryfast",
+            "-bf",
+            "2",
+            "-g",
+            "25",
+            "-x264-params",
+            "slices=4",
+            "-pix_fmt",
+            "yuv420p",
+            "-c:a",
+            "libopus",
+            "-f",
+            "rtsp",
+            "-rtsp_transport",
+            "tcp",
+            &url,
+        ],
+    );
+    let mut reader = g.reader("bc-01/main").await;
+    frames(&mut reader, 60).await;
+    let players = ["tcp", "udp"].map(|t| play_ffmpeg(&g.play_url(), t, "60"));
+    for player in players {
+        assert!(ends(player).await.success());
+    }
+    assert_eq!(
+        g.streams.status()[0].phase,
+        "live",
+        "times that step back do not end the session"
+    );
+    g.end().await;
+}

@@ -282,11 +282,17 @@ fn status(m: &Message<'_>, envelope: &Object) -> Decoded {
         let sn = sub
             .and_then(|s| field::get(s, "sn"))
             .and_then(Value::as_str)
-            .filter(|sn| is_id(sn) && *sn != m.speaker);
+            .filter(|sn| is_id(sn));
         let (Some(sub), Some(sn)) = (sub, sn) else {
             decoded.faults.push(Fault::BadField);
             continue;
         };
+        if sn == m.speaker {
+            // An aircraft that shares the serial number of its remote control: the entry tells what it really is.
+            let (kind, model) = self::model(sub);
+            (all[0].kind, all[0].model) = (kind.map(Into::into), model);
+            continue;
+        }
         if topology.len() == SUB_DEVICES_MAX {
             decoded.faults.push(Fault::TooLarge);
             break;

@@ -1,6 +1,6 @@
 // From the address to the screen: token in the fragment, login page, or the screen itself.
 
-import './style.css';
+import './style/index.css';
 import type { Map as MapLibre } from 'maplibre-gl';
 
 import * as api from './api';

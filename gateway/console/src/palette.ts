@@ -1,4 +1,4 @@
-// The colours of style.css for what is drawn on a canvas: one source, read once.
+// The colours of style/base.css for what is drawn on a canvas: one source, read once.
 
 import type { DeviceState } from './contract';
 

@@ -28,7 +28,12 @@ pub async fn start(
     }
     tell(picture, Fact::Known(registry.devices())).await;
     vec![
-        actix_rt::spawn(ticks(picture.clone(), streams.clone(), outbox.clone(), ready.clone())),
+        actix_rt::spawn(ticks(
+            picture.clone(),
+            streams.clone(),
+            outbox.clone(),
+            ready.clone(),
+        )),
         actix_rt::spawn(accounts(registry.clone(), picture.clone(), streams.clone())),
         actix_rt::spawn(stream_changes(picture.clone(), streams.clone())),
         actix_rt::spawn(deliveries(picture.clone(), outbox.clone())),
@@ -82,7 +87,10 @@ async fn accounts(registry: Registry, picture: Picture, streams: Streams) {
             continue;
         }
         let now = registry.devices();
-        for gone in known.iter().filter(|d| now.binary_search_by(|n| n.id.cmp(&d.id)).is_err()) {
+        for gone in known
+            .iter()
+            .filter(|d| now.binary_search_by(|n| n.id.cmp(&d.id)).is_err())
+        {
             if let Ok(id) = DeviceId::parse(&gone.id) {
                 streams.cut(&id);
             }

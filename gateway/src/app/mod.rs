@@ -47,7 +47,11 @@ pub fn run(config: Config, state_dir: &Path) -> anyhow::Result<()> {
     result
 }
 
-async fn serve(config: Arc<Config>, state_dir: &Path, io: &tokio::runtime::Handle) -> anyhow::Result<()> {
+async fn serve(
+    config: Arc<Config>,
+    state_dir: &Path,
+    io: &tokio::runtime::Handle,
+) -> anyhow::Result<()> {
     let mut sockets = Sockets::take()?;
     let tls = match &config.tls {
         Some(t) => Some(tls::server_config(&t.cert_file, &t.key_file)?),
@@ -72,8 +76,19 @@ async fn serve(config: Arc<Config>, state_dir: &Path, io: &tokio::runtime::Handl
 
     let webrtc = match config.listen.webrtc {
         Some(bind) => Some(
-            WebRtc::start(io, bind, &config.webrtc, streams.clone(), registry.clone(), screens.clone())
-                .with_context(|| format!("listen.webrtc = \"{bind}\" cannot be used; is another program on this port?"))?,
+            WebRtc::start(
+                io,
+                bind,
+                &config.webrtc,
+                streams.clone(),
+                registry.clone(),
+                screens.clone(),
+            )
+            .with_context(|| {
+                format!(
+                    "listen.webrtc = \"{bind}\" cannot be used; is another program on this port?"
+                )
+            })?,
         ),
         None => None,
     };
@@ -90,7 +105,13 @@ async fn serve(config: Arc<Config>, state_dir: &Path, io: &tokio::runtime::Handl
         config: config.clone(),
     });
     let mut screen_tasks = Vec::new();
-    for (key, addr, tls) in with_tls("http", config.listen.http, "https", config.listen.https, tls.as_ref()) {
+    for (key, addr, tls) in with_tls(
+        "http",
+        config.listen.http,
+        "https",
+        config.listen.https,
+        tls.as_ref(),
+    ) {
         let listener = sockets.tcp(key, addr)?;
         let (router, shutdown) = (router.clone(), screens.clone());
         screen_tasks.push(io.spawn(async move {
@@ -101,9 +122,19 @@ async fn serve(config: Arc<Config>, state_dir: &Path, io: &tokio::runtime::Handl
         }));
     }
 
-    let rtsp_shared = Arc::new(rtsp::Shared::new(registry.clone(), guard.clone(), streams.clone()));
+    let rtsp_shared = Arc::new(rtsp::Shared::new(
+        registry.clone(),
+        guard.clone(),
+        streams.clone(),
+    ));
     let mut device_tasks = Vec::new();
-    for (key, addr, tls) in with_tls("rtsp", config.listen.rtsp, "rtsps", config.listen.rtsps, tls.as_ref()) {
+    for (key, addr, tls) in with_tls(
+        "rtsp",
+        config.listen.rtsp,
+        "rtsps",
+        config.listen.rtsps,
+        tls.as_ref(),
+    ) {
         let listener = sockets.tcp(key, addr)?;
         let (shared, shutdown) = (rtsp_shared.clone(), devices.clone());
         device_tasks.push(io.spawn(async move {
@@ -116,9 +147,20 @@ async fn serve(config: Arc<Config>, state_dir: &Path, io: &tokio::runtime::Handl
     device_tasks.extend(pull::start(io, &config.cameras, &streams, &devices));
 
     let mqtt_shared = mqtt::Shared::new(registry.clone(), guard, fleet, config.mqtt.clone());
-    for (key, addr, tls) in with_tls("mqtt", config.listen.mqtt, "mqtts", config.listen.mqtts, tls.as_ref()) {
+    for (key, addr, tls) in with_tls(
+        "mqtt",
+        config.listen.mqtt,
+        "mqtts",
+        config.listen.mqtts,
+        tls.as_ref(),
+    ) {
         let listener = TcpListener::from_std(sockets.tcp(key, addr)?)?;
-        device_tasks.push(actix_rt::spawn(mqtt::serve(listener, tls, mqtt_shared.clone(), devices.clone())));
+        device_tasks.push(actix_rt::spawn(mqtt::serve(
+            listener,
+            tls,
+            mqtt_shared.clone(),
+            devices.clone(),
+        )));
     }
 
     let works = clockwork::start(&config, &registry, &picture, &streams, &outbox, &ready).await;
@@ -143,7 +185,9 @@ async fn serve(config: Arc<Config>, state_dir: &Path, io: &tokio::runtime::Handl
     })
     .await;
     if drained.is_err() {
-        tracing::warn!("not everything was finished within the time limit; events are on disk and go out after the next start");
+        tracing::warn!(
+            "not everything was finished within the time limit; events are on disk and go out after the next start"
+        );
     }
     outbox.close().await;
     tracing::info!("stopped");
@@ -153,7 +197,11 @@ async fn serve(config: Arc<Config>, state_dir: &Path, io: &tokio::runtime::Handl
 const EMPTY_GRID: &str = r#"{"type":"FeatureCollection","features":[]}"#;
 
 fn routes(config: &Config) -> Vec<(String, Vec<String>)> {
-    config.platforms.iter().map(|p| (p.name.clone(), p.kinds.clone())).collect()
+    config
+        .platforms
+        .iter()
+        .map(|p| (p.name.clone(), p.kinds.clone()))
+        .collect()
 }
 
 type Acceptor = Option<Arc<rustls::ServerConfig>>;

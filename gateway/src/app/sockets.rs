@@ -19,8 +19,9 @@ impl Sockets {
         let mut fds = ListenFd::from_env();
         let mut passed = Vec::new();
         for i in 0..fds.len() {
-            if let Some(l) =
-                fds.take_tcp_listener(i).context("kerbside.socket must only have ListenStream= lines with TCP ports")?
+            if let Some(l) = fds
+                .take_tcp_listener(i)
+                .context("kerbside.socket must only have ListenStream= lines with TCP ports")?
             {
                 passed.push(l);
             }
@@ -33,11 +34,16 @@ impl Sockets {
     /// # Errors
     /// When the address cannot be bound; the text names the configuration key.
     pub fn tcp(&mut self, key: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
-        let of_port = self.passed.iter().position(|l| l.local_addr().is_ok_and(|a| a.port() == addr.port()));
+        let of_port = self
+            .passed
+            .iter()
+            .position(|l| l.local_addr().is_ok_and(|a| a.port() == addr.port()));
         let listener = match of_port {
             Some(i) => self.passed.swap_remove(i),
             None => bind(addr).with_context(|| {
-                format!("listen.{key} = \"{addr}\" cannot be used; is another program on this port?")
+                format!(
+                    "listen.{key} = \"{addr}\" cannot be used; is another program on this port?"
+                )
             })?,
         };
         listener.set_nonblocking(true)?;

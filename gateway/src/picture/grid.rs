@@ -3,7 +3,6 @@
 //! Here: reading with every fault and its reason, a box index, point in area. Not here: who may be where (`track`).
 
 mod index;
-mod lines;
 
 use std::collections::HashSet;
 
@@ -41,8 +40,6 @@ pub struct Zone {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{reason}", which(*feature, id.as_deref()))]
 pub struct GridFault {
-    /// Line of the file, from 1.
-    pub line: usize,
     pub feature: usize,
     pub id: Option<String>,
     pub reason: String,
@@ -78,28 +75,22 @@ impl Grid {
     /// # Errors
     /// All faults of all features.
     pub fn parse(text: &str) -> Result<Self, Vec<GridFault>> {
-        let whole = |line: usize, reason: String| {
+        let whole = |reason: String| {
             vec![GridFault {
-                line: line.max(1),
                 feature: 0,
                 id: None,
                 reason,
             }]
         };
         let json: Value =
-            serde_json::from_str(text).map_err(|e| whole(e.line(), format!("not JSON: {e}")))?;
+            serde_json::from_str(text).map_err(|e| whole(format!("not JSON: {e}")))?;
         let features = json
             .get("features")
             .and_then(Value::as_array)
             .filter(|_| json["type"] == "FeatureCollection")
-            .ok_or_else(|| {
-                whole(
-                    1,
-                    "must be a GeoJSON FeatureCollection with features".into(),
-                )
-            })?;
+            .ok_or_else(|| whole("must be a GeoJSON FeatureCollection with features".into()))?;
         if features.len() > FEATURES_MAX {
-            return Err(whole(1, format!("more than {FEATURES_MAX} features")));
+            return Err(whole(format!("more than {FEATURES_MAX} features")));
         }
         let mut reader = GridReader::default();
         let mut faults = Vec::new();
@@ -108,17 +99,10 @@ impl Grid {
             if let Err(reason) = reader.feature(feature, properties) {
                 let id = properties.and_then(|p| p.get("id")).and_then(Value::as_str);
                 faults.push(GridFault {
-                    line: 1,
                     feature: i + 1,
                     id: id.map(|id| id.chars().take(NAME_MAX).collect()),
                     reason,
                 });
-            }
-        }
-        if !faults.is_empty() {
-            let lines = lines::of_features(text);
-            for f in &mut faults {
-                f.line = lines.get(f.feature - 1).copied().unwrap_or(1);
             }
         }
         if faults.is_empty() {

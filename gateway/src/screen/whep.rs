@@ -3,6 +3,11 @@
 //!
 //! Not here: HTTP details shared with WHIP (`whip`), how a screen logs in (the router is given that as [`Auth`]).
 
+#![allow(
+    clippy::result_large_err,
+    reason = "the error is the response itself, made once per refused request"
+)]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 

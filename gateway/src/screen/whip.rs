@@ -3,6 +3,11 @@
 //! Here: HTTP to `webrtc::WebRtc` and back, the device's password, and what WHEP has in common with WHIP. Not here:
 //! SDP, media.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "the error is the response itself, made once per refused request"
+)]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;

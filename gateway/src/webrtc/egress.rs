@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kerbside_codecs::media::MediumKind;
 use kerbside_codecs::rtp::{HEADER_BYTES, Header, rtcp};
 
-use super::answer::Plan;
+use super::plan::Plan;
 use crate::stream::Frame;
 
 /// Packets that can be asked for again.
@@ -205,7 +205,7 @@ fn put(packet: &mut Vec<u8>, header: &Header, payload: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{answer, offer};
+    use super::super::{offer, plan};
     use super::*;
     use bytes::Bytes;
     use kerbside_codecs::media::{Codec, Medium, Payloads};
@@ -219,8 +219,8 @@ mod tests {
             },
             clock_rate: 90_000,
         };
-        let plan = answer::play(&offer, &[video]).unwrap();
-        (Egress::new(&plan), plan.media[0].ssrc)
+        let agreed = plan::play(&offer, &[video]).unwrap();
+        (Egress::new(&agreed), agreed.media[0].ssrc)
     }
 
     fn frame(medium: u8, packets: u32) -> Arc<Frame> {

@@ -11,9 +11,9 @@ use kerbside_codecs::media::MediumKind;
 use kerbside_codecs::rtp::rtcp::{self, Reception, Report};
 use kerbside_codecs::rtp::{ExtendSeq, Packet, Window};
 
-use super::answer::Plan;
 use super::feedback;
 use super::metrics::dropped;
+use super::plan::Plan;
 
 /// A gap is waited for while its packets are asked for again.
 pub const WINDOW: Window = Window {
@@ -226,14 +226,14 @@ impl Missing {
 #[cfg(test)]
 mod tests {
     use super::super::feedback::Feedback;
-    use super::super::{answer, offer};
+    use super::super::{offer, plan};
     use super::*;
     use kerbside_codecs::rtp::Header;
 
     fn lanes() -> Lanes {
         let text = offer::tests::CHROMIUM.replace("recvonly", "sendonly");
-        let plan = answer::publish(&offer::parse(&text).unwrap()).unwrap();
-        Lanes::new(&plan)
+        let agreed = plan::publish(&offer::parse(&text).unwrap()).unwrap();
+        Lanes::new(&agreed)
     }
 
     fn packet(payload_type: u8, seq: u16) -> Bytes {

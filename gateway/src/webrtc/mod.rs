@@ -3,7 +3,7 @@
 //! Here: offers to answers and sessions, ICE-lite, DTLS, SRTP, RTP of one peer. Not here: HTTP (`screen::whip`,
 //! `screen::whep`), who may do what (`registry`), frames (`stream`).
 //!
-//! `offer`, `answer`, `ice`, `hello`, `secure`, `feedback`, `notices`, `egress`, `ingress` are pure: bytes and time in, bytes and frames
+//! `offer`, `plan`, `answer`, `ice`, `hello`, `secure`, `feedback`, `notices`, `egress`, `ingress` are pure: bytes and time in, bytes and frames
 //! out. `hub` and `tcp` receive, `session` is the task that owns one peer.
 //!
 //! The library's peer connection is not used, only its DTLS, SRTP and STUN: the answers, the payload types and the
@@ -19,6 +19,7 @@ mod ingress;
 mod metrics;
 mod notices;
 mod offer;
+mod plan;
 mod secure;
 mod session;
 mod sessions;
@@ -37,9 +38,10 @@ use crate::config;
 use crate::ids::StreamId;
 use crate::registry::{Principal, Registry};
 use crate::stream::{Streams, SubscribeError};
-use answer::{Local, Plan};
+use answer::Local;
 use ice::Lite;
 use offer::Offer;
+use plan::Plan;
 use secure::{Identity, Secure};
 use session::{Leave, Session};
 use sessions::{Entry, INBOX_MAX, Role, Sessions};
@@ -166,6 +168,11 @@ impl WebRtc {
         self.shared.address
     }
 
+    /// Waits until all sessions have said goodbye; for the way out, after the shutdown signal.
+    pub async fn all_left(&self) {
+        self.shared.sessions.all_left().await;
+    }
+
     /// A reader's offer.
     ///
     /// # Errors
@@ -188,7 +195,7 @@ impl WebRtc {
                 SubscribeError::NotFound | SubscribeError::TooMany(_) => OfferError::NotFound,
                 SubscribeError::NoMedia => OfferError::Media(e.to_string()),
             })?;
-        let plan = answer::play(&offer, reader.media()).map_err(OfferError::Media)?;
+        let plan = plan::play(&offer, reader.media()).map_err(OfferError::Media)?;
         let (answer, session) = self.open(stream, &offer, plan, viewer, Role::Play, offered)?;
         self.shared.io.spawn(session.play(reader));
         Ok(answer)
@@ -214,7 +221,7 @@ impl WebRtc {
             _ => return Err(OfferError::Forbidden),
         }
         let offer = parse(offer_sdp)?;
-        let plan = answer::publish(&offer).map_err(OfferError::Media)?;
+        let plan = plan::publish(&offer).map_err(OfferError::Media)?;
         let (answer, session) = self.open(stream, &offer, plan, device, Role::Publish, offered)?;
         self.shared.io.spawn(session.publish());
         Ok(answer)

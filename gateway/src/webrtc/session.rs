@@ -11,12 +11,12 @@ use kerbside_codecs::rtp::rtcp::Report;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Sleep, sleep_until};
 
-use super::answer::Plan;
 use super::egress::Egress;
 use super::feedback::{self, Feedback};
 use super::ingress::{Lanes, WINDOW};
 use super::metrics::{ENDED, JOIN, PACKETS, count, dropped};
 use super::notices::{Notice, Notices};
+use super::plan::Plan;
 use super::sessions::{Datagram, Role};
 use super::transport::{End, Input, Transport};
 use crate::clock;

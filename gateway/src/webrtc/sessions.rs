@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::metrics::SESSIONS;
 use crate::registry::Principal;
@@ -74,6 +74,8 @@ struct Table {
 pub struct Sessions {
     table: Arc<Mutex<Table>>,
     max: usize,
+    /// How many there are, for who waits until all have left.
+    count: Arc<watch::Sender<usize>>,
 }
 
 impl Sessions {
@@ -81,7 +83,15 @@ impl Sessions {
         Self {
             table: Arc::default(),
             max,
+            count: Arc::new(watch::channel(0).0),
         }
+    }
+
+    /// Waits until there is no session.
+    pub async fn all_left(&self) {
+        let mut count = self.count.subscribe();
+        // The sender lives as long as `self`.
+        let _closed = count.wait_for(|n| *n == 0).await.is_err();
     }
 
     /// Takes a session in; None when there are as many as allowed.
@@ -94,6 +104,7 @@ impl Sessions {
         }
         table.by_id.insert(entry.id.clone(), ufrag.clone());
         table.by_ufrag.insert(ufrag.clone(), entry);
+        self.count.send_replace(table.by_ufrag.len());
         SESSIONS.with_label_values(&[role.name()]).inc();
         Some(Seat {
             sessions: self.clone(),
@@ -170,6 +181,7 @@ impl Drop for Seat {
         for a in &self.addresses {
             forget(&mut table, *a, &self.ufrag);
         }
+        self.sessions.count.send_replace(table.by_ufrag.len());
         SESSIONS.with_label_values(&[self.role.name()]).dec();
     }
 }

@@ -342,6 +342,91 @@ impl Sources {
 mod tests {
     use super::*;
 
+    use super::super::ice::tests::request;
+    use super::super::secure::Identity;
+    use super::super::sessions::{Entry, Role, Sessions};
+    use crate::registry::{self, Principal};
+
+    /// A session's transport and the socket and DTLS of its other side.
+    async fn connected(now: Instant) -> (Transport, UdpSocket, Secure) {
+        let ours = Identity::generate().unwrap();
+        let theirs = Identity::generate().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let entry = Entry {
+            id: "id".into(),
+            owner: Principal::User(registry::User {
+                name: "anna".to_owned(),
+                role: registry::Role::Operator,
+            }),
+            role: Role::Play,
+            remote_ufrag: "them".to_owned(),
+            inbox: tokio::sync::mpsc::channel(1).0,
+            stop: Arc::default(),
+        };
+        let seat = Sessions::new(1).open("us", entry).unwrap();
+        let transport = Transport::new(
+            Arc::new(socket),
+            seat,
+            Lite::new(ours.crypto.clone(), "us", "password"),
+            Secure::new(ours.clone(), theirs.fingerprint, false),
+            now,
+        );
+        (transport, peer, Secure::new(theirs, ours.fingerprint, true))
+    }
+
+    async fn hears(t: &mut Transport, peer: &UdpSocket, now: Instant, data: &[u8]) {
+        let datagram = Datagram {
+            from: peer.local_addr().unwrap(),
+            via: Via::Udp,
+            data: Bytes::copy_from_slice(data),
+        };
+        assert!(t.handle(now, &datagram).unwrap().is_none());
+        t.flush().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_session_lives_as_long_as_it_is_checked() {
+        let now = Instant::now();
+        let (mut t, peer, mut client) = connected(now).await;
+        let check = request("us:them", "password", true);
+        hears(&mut t, &peer, now, &check).await;
+        let mut buf = [0; 2048];
+        let n = peer.recv(&mut buf).await.unwrap();
+        assert_eq!(ice::kind(&buf[..n]), Kind::Stun, "the check is answered");
+        client.path_found(now).unwrap();
+        while !(t.is_ready() && client.is_ready()) {
+            while let Some(d) = client.poll_transmit() {
+                hears(&mut t, &peer, now, &d).await;
+            }
+            if !client.is_ready() {
+                let n = peer.recv(&mut buf).await.unwrap();
+                client.handle_dtls(now, &buf[..n]).unwrap();
+            }
+        }
+        assert_eq!(t.deadline(), now + ice::CONSENT);
+        let later = now + ice::CONSENT / 2;
+        hears(&mut t, &peer, later, &check).await;
+        assert_eq!(t.handle_timeout(now + ice::CONSENT), Ok(()));
+        assert_eq!(
+            t.handle_timeout(later + ice::CONSENT),
+            Err(End("consent_lost"))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_never_set_up_ends() {
+        let now = Instant::now();
+        let (mut t, peer, _) = connected(now).await;
+        hears(&mut t, &peer, now, &request("us:them", "wrong", true)).await;
+        let junk = [22, 254, 253, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+        hears(&mut t, &peer, now, &junk).await;
+        assert!(!t.is_ready());
+        let until = t.deadline();
+        assert!(until <= now + SETUP_MAX);
+        assert_eq!(t.handle_timeout(now + SETUP_MAX), Err(End("setup_timeout")));
+    }
+
     #[test]
     fn strangers_are_not_tried_for_ever() {
         let mut s = Sources::default();

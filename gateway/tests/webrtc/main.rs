@@ -4,7 +4,7 @@
 
 mod room;
 
-use room::{Camera, Room, WhipClient};
+use room::{Camera, LossyPath, Room, WhipClient};
 
 const VIDEO: &str = "videotestsrc is-live=true ! video/x-raw,width=640,height=360,framerate=25/1 ! videoconvert ! \
     x264enc tune=zerolatency speed-preset=ultrafast key-int-max=250 ! video/x-h264,profile=constrained-baseline ! \
@@ -283,6 +283,55 @@ async fn refusals_say_what_is_wrong() {
         }
         assert!(std::time::Instant::now() < until, "{}", r.status());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_stops_says_goodbye() {
+    let mut room = Room::open().await;
+    let _camera = Camera::start(&room.streams, "bc-01/main");
+    let _browser = room.browser("stream=bc-01/main");
+    room.report_when("frames are decoded", |r| r.decoded > 10)
+        .await;
+    room.stop().await;
+    let stopped = std::time::Instant::now();
+    let end = room
+        .report_when("the browser sees the end", |r| {
+            r.dtls == "closed" || r.state == "failed"
+        })
+        .await;
+    let took = stopped.elapsed();
+    assert!(
+        took < std::time::Duration::from_secs(5),
+        "told, not found out by silence: {took:?}, {end:?}"
+    );
+}
+
+/// One packet in twenty is lost on the way to the viewer; what it asks for again comes out of the ring.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn losses_are_repaired() {
+    let mut room = Room::open().await;
+    let _camera = Camera::start(&room.streams, "bc-01/main");
+    let lossy = LossyPath::open(room.webrtc.local_addr(), 20).await;
+    let _browser = room.browser(&format!("stream=bc-01/main&port={}", lossy.port));
+    let first = room
+        .report_when("frames are decoded", |r| r.decoded > 10 && r.time_s > 0.5)
+        .await;
+    let later = room
+        .report_when("time goes on", |r| {
+            r.time_s > first.time_s + 4.0 && r.nacks > 3
+        })
+        .await;
+    let (frames, seconds) = (later.decoded - first.decoded, later.time_s - first.time_s);
+    assert!(
+        frames as f64 > seconds * 25.0 * 0.9,
+        "{frames} frames in {seconds} s"
+    );
+    let metrics = kerbside::metrics::text();
+    let resent = metrics
+        .lines()
+        .find_map(|l| l.strip_prefix("kerbside_webrtc_packets_total{way=\"resent\"} "))
+        .and_then(|n| n.parse::<u64>().ok());
+    assert!(resent > Some(3), "{resent:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,6 +22,7 @@ use kerbside_codecs::media::{Codec, Medium, Payloads};
 use kerbside_codecs::rtp::PAYLOAD_BYTES_MAX;
 use kerbside_codecs::rtp::h264::{NalType, packetize_h264};
 use serde::Deserialize;
+use tokio::net::UdpSocket;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -37,8 +38,7 @@ pub struct Room {
     pub token: String,
     pub password: String,
     pub reports: mpsc::Receiver<Report>,
-    /// Stops the room when dropped.
-    _running: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
     _dir: tempfile::TempDir,
 }
 
@@ -51,10 +51,12 @@ pub struct Report {
     pub time_s: f64,
     pub width: u32,
     pub audio: u64,
+    pub nacks: u64,
     pub codec: String,
     pub cipher: String,
     pub protocol: String,
     pub state: String,
+    pub dtls: String,
     /// The newest text on the data channel.
     pub message: String,
     pub error: String,
@@ -123,7 +125,7 @@ impl Room {
             token,
             password,
             reports,
-            _running: shutdown,
+            stop: shutdown,
             _dir: dir,
         }
     }
@@ -161,6 +163,14 @@ impl Room {
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Stops the room and waits until all sessions have left.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        tokio::time::timeout(LIMIT, self.webrtc.all_left())
+            .await
+            .expect("all sessions leave");
     }
 
     pub fn browser(&self, query: &str) -> Browser {
@@ -380,4 +390,49 @@ fn without_upnp(dir: &Path) -> &Path {
         .expect("a C compiler is installed");
     assert!(built.success());
     dir
+}
+
+/// A way to the gateway that loses media packets on their way back, for one client.
+pub struct LossyPath {
+    pub port: u16,
+    task: JoinHandle<()>,
+}
+
+impl LossyPath {
+    /// Loses one media packet in `every`.
+    pub async fn open(gateway: SocketAddr, every: u32) -> Self {
+        let outside = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let inside = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        inside.connect(gateway).await.unwrap();
+        let port = outside.local_addr().unwrap().port();
+        let task = tokio::spawn(async move {
+            let (mut there, mut back) = ([0; 2048], [0; 2048]);
+            let mut client = None;
+            let mut media = 0_u32;
+            loop {
+                tokio::select! {
+                    r = outside.recv_from(&mut there) => {
+                        let (n, from) = r.unwrap();
+                        client = Some(from);
+                        inside.send(&there[..n]).await.unwrap();
+                    }
+                    r = inside.recv(&mut back) => {
+                        let (n, Some(to)) = (r.unwrap(), client) else { continue };
+                        let is_media = back[0] >= 128 && !(192..224).contains(&back[1]);
+                        media += u32::from(is_media);
+                        if !(is_media && media.is_multiple_of(every)) {
+                            outside.send_to(&back[..n], to).await.unwrap();
+                        }
+                    }
+                }
+            }
+        });
+        Self { port, task }
+    }
+}
+
+impl Drop for LossyPath {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }

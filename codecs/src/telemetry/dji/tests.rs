@@ -106,6 +106,15 @@ const TOPO: &str = r#"{"tid":"t1","bid":"b1","method":"update_topo","timestamp":
     "domain":"0","type":60,"sub_type":0,"index":"A","device_secret":"secret","nonce":"nonce","thing_version":"1.1.2"}]}}"#;
 
 #[test]
+fn an_aircraft_under_the_number_of_its_remote_control_is_an_aircraft() {
+    let topo = TOPO.replace("drone001", "dock001");
+    let d = decode("dock001", "sys/product/dock001/status", topo.as_bytes(), NOW);
+    assert_eq!(d.faults, []);
+    assert_eq!(d.topology, Some(vec![]));
+    assert_eq!(d.reports[0].kind.as_deref(), Some("drone"));
+}
+
+#[test]
 fn a_topology_is_learnt_and_answered() {
     for topic in ["sys/product/dock1/status", "thing/product/dock1/status"] {
         let d = decode("dock1", topic, TOPO.as_bytes(), NOW);

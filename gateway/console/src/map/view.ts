@@ -58,6 +58,8 @@ export class MapView {
     });
     this.map.on('load', () => {
       this.ready = true;
+      // `loaded()` is seldom true while a fleet moves; tests wait for this instead.
+      container.dataset['ready'] = 'true';
       this.drawGrid();
       this.render();
     });

@@ -69,9 +69,8 @@ export class Screen {
       'div',
       { class: 'screen' },
       this.bar.root,
-      this.alarm.root,
       this.list.root,
-      bindAttribute(h('main', { class: 'map-frame' }, this.mapPlace, this.mapTools(), legend(), this.mapNote), 'aria-label', (t) => t.map.title),
+      bindAttribute(h('main', { class: 'map-frame' }, this.mapPlace, this.mapTools(), legend(), this.mapNote, this.alarm.root), 'aria-label', (t) => t.map.title),
       h('aside', { class: 'side' }, this.panel.root, this.events.root),
     );
     this.feed = new Feed(feedBase(), browserLine, {

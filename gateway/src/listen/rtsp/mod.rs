@@ -11,6 +11,7 @@ mod conn;
 mod play;
 mod ports;
 mod push;
+mod requests;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
