@@ -39,7 +39,7 @@ test: deps-test console browser
 	@echo "== programs"
 	cargo build --locked -p kerbside -p kerbside-sim
 	@echo "== tests"
-	KERBSIDE_E2E=required cargo test --locked --workspace
+	KERBSIDE_E2E=required cargo test --locked --workspace --no-fail-fast
 	@echo "== configuration and units"
 	target/debug/kerbside check --config configs
 	target/debug/kerbside check --config configs/demo
