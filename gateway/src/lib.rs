@@ -1,8 +1,5 @@
 //! The gateway: rooms from the top of the house to the ground floor. Imports only go down this list.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, reason = "a test fails by panicking")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod app;
 pub mod cli;
