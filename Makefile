@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test build console lint bench clean deps-build deps-run deps-test rust
+.PHONY: help run test build console browser lint bench clean deps-build deps-run deps-test rust
 
 CONSOLE := gateway/console
 # A Node of our own, if the system's is too old (tests/deps.sh puts it there).
@@ -28,7 +28,7 @@ build: deps-build console
 	cargo build --release --locked -p kerbside -p kerbside-sim
 
 # The dev profile only: the end-to-end scenarios use the binaries that the unit tests were built with.
-test: deps-test console
+test: deps-test console browser
 	@echo "== console: types and unit tests"
 	npm --prefix $(CONSOLE) run --silent check
 	npm --prefix $(CONSOLE) test --silent
@@ -39,7 +39,7 @@ test: deps-test console
 	@echo "== programs"
 	cargo build --locked -p kerbside -p kerbside-sim
 	@echo "== tests"
-	KERBSIDE_E2E=required cargo test --locked --workspace
+	KERBSIDE_E2E=required cargo test --locked --workspace --no-fail-fast
 	@echo "== configuration and units"
 	target/debug/kerbside check --config configs
 	target/debug/kerbside check --config configs/demo
@@ -58,6 +58,14 @@ $(CONSOLE)/node_modules/.package-lock.json: $(CONSOLE)/package.json $(CONSOLE)/p
 $(CONSOLE)/dist/index.html: $(CONSOLE)/node_modules/.package-lock.json $(CONSOLE_SOURCES)
 	@echo "== console: build"
 	npm --prefix $(CONSOLE) run --silent build -- --logLevel warn
+	@touch $@
+
+# What drives Chromium in the end-to-end scenarios (the browser itself is a system package).
+browser: tests/browser/node_modules/.package-lock.json
+
+tests/browser/node_modules/.package-lock.json: tests/browser/package.json tests/browser/package-lock.json
+	@echo "== browser test: packages"
+	npm install --prefix tests/browser --no-audit --no-fund --loglevel=error --no-save
 	@touch $@
 
 lint: deps-build console

@@ -3,6 +3,8 @@
 //!
 //! Not here: anything of the gateway itself. This crate does not link it; what it knows comes from `gateway/API.md`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
 pub mod demo;
 pub mod fleet;
 pub mod harness;

@@ -40,14 +40,12 @@ fn envelope(sn: &str, tid: &str, now_ms: u64, method: Option<&str>, data: &Value
     envelope.to_string().into_bytes()
 }
 
-/// The first thing a remote control says; must be answered with result 0.
+/// The first thing it says; must be answered with result 0. Aircraft and remote control are one device of the registry,
+/// so that it announces itself and no sub-devices.
 pub(super) fn update_topo(device: &Device, tid: &str, now_ms: u64) -> Vec<u8> {
     let data = json!({
-        "domain": "2", "type": 119, "sub_type": 0, "device_secret": "", "nonce": "", "thing_version": "1.1.2",
-        "sub_devices": [{
-            "sn": device.id, "domain": "0", "type": AIRCRAFT.0, "sub_type": AIRCRAFT.1, "index": "A",
-            "device_secret": "", "nonce": "", "thing_version": "1.1.2",
-        }],
+        "domain": "0", "type": AIRCRAFT.0, "sub_type": AIRCRAFT.1, "device_secret": "", "nonce": "",
+        "thing_version": "1.1.2", "sub_devices": [],
     });
     envelope(&device.id, tid, now_ms, Some("update_topo"), &data)
 }

@@ -46,10 +46,10 @@ pub struct FleetArgs {
     #[arg(long, default_value_t = VIDEO_DEFAULT)]
     pub video: usize,
     /// Picture size of the videos.
-    #[arg(long, default_value = "480x270")]
+    #[arg(long, default_value = "640x360")]
     pub size: video::Size,
     /// Pictures per second of the videos.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 15)]
     pub fps: u32,
     /// Reports per second and device (drones: 0.5, as the Cloud API has it).
     #[arg(long, default_value_t = 1.0)]
@@ -190,12 +190,12 @@ fn spawn_devices(
             if device.kind == Kind::Drone {
                 let http = args.http.clone();
                 tasks.spawn(async move {
-                    whip::push(&device, &http, picture, counters, stopping).await
+                    whip::push(&device, &http, picture, counters, stopping).await;
                 });
             } else {
                 let rtsp = args.rtsp.clone();
                 tasks.spawn(async move {
-                    video::push_rtsp(&device, &rtsp, picture, counters, stopping).await
+                    video::push_rtsp(&device, &rtsp, picture, counters, stopping).await;
                 });
             }
         }
@@ -243,7 +243,7 @@ pub async fn stopped() {
             }
         }
         (Err(fault), _) | (_, Err(fault)) => {
-            tracing::error!(%fault, "cannot listen for signals; stopping")
+            tracing::error!(%fault, "cannot listen for signals; stopping");
         }
     }
 }

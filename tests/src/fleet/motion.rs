@@ -13,19 +13,17 @@ const METRES_PER_DEGREE: f64 = 111_320.0;
 /// Distance between parallel streets.
 const BLOCK_M: f64 = 60.0;
 /// Walkers keep this far from the border of their zone.
-const MARGIN_M: f64 = 60.0;
-/// How long the one that strays stays in its zone, and how far it then goes.
-const STRAY_AFTER_S: f64 = 100.0;
-const STRAY_M: f64 = 160.0;
+const MARGIN_M: f64 = 30.0;
+/// The one that strays does so between these seconds of each period, starting near the northern border.
+const STRAY_FROM_S: f64 = 60.0;
+const STRAY_TO_S: f64 = 300.0;
+const STRAY_PERIOD_S: f64 = 600.0;
+/// How far it goes beyond the border.
+const STRAY_M: f64 = 80.0;
 
-/// A rectangle in metres east and north of `ORIGIN`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Area {
-    pub west: f64,
-    pub south: f64,
-    pub east: f64,
-    pub north: f64,
-}
+/// A polygon without holes, in metres east and north of `ORIGIN`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Area(pub Vec<(f64, f64)>);
 
 /// Where the devices of some units belong.
 #[derive(Clone, Debug)]
@@ -51,7 +49,8 @@ pub struct Moment {
 #[derive(Clone, Debug)]
 pub struct Walker {
     kind: Kind,
-    area: Area,
+    /// Where it walks; several: anywhere in them.
+    areas: Vec<Area>,
     random: Random,
     at: (f64, f64),
     goal: (f64, f64),
@@ -63,6 +62,8 @@ pub struct Walker {
     angle: f64,
     age: f64,
     strays: bool,
+    /// On its way out, or outside.
+    astray: bool,
 }
 
 impl Walker {
@@ -74,14 +75,10 @@ impl Walker {
         let zone = zones
             .iter()
             .find(|zone| unit.is_some_and(|unit| zone.units.iter().any(|own| own == unit)));
-        let area = match zone {
-            Some(zone) => zone.area.shrunk(MARGIN_M),
-            None => Area {
-                west: -550.0,
-                south: -450.0,
-                east: 550.0,
-                north: 450.0,
-            },
+        let areas: Vec<Area> = match zone {
+            Some(zone) => vec![zone.area.clone()],
+            None if zones.is_empty() => vec![Area::rectangle(-550.0, -450.0, 550.0, 450.0)],
+            None => zones.iter().map(|zone| zone.area.clone()).collect(),
         };
         let speed = match kind {
             Kind::Bodycam | Kind::Radio => random.between(0.9, 1.8),
@@ -89,10 +86,16 @@ impl Walker {
             Kind::Drone => 8.0,
             _ => 0.0,
         };
-        let at = area.node(&mut random);
+        let middle = areas[index as usize % areas.len()].middle();
+        let strays = kind == Kind::Bodycam && zone.is_some() && index == 2;
+        let at = if strays {
+            (middle.0, areas[0].north() - 2.0 * MARGIN_M)
+        } else {
+            crossing(&areas, middle, &mut random)
+        };
         Walker {
             kind,
-            area,
+            areas,
             at,
             goal: at,
             speed,
@@ -101,7 +104,8 @@ impl Walker {
             battery: random.between(20.0, 100.0),
             angle: random.between(0.0, std::f64::consts::TAU),
             age: 0.0,
-            strays: kind == Kind::Bodycam && zone.is_some() && index == 2,
+            strays,
+            astray: false,
             random,
         }
     }
@@ -158,6 +162,7 @@ impl Walker {
     }
 
     fn walk(&mut self, seconds: f64) -> bool {
+        self.stray();
         if self.rest > 0.0 {
             self.rest -= seconds;
             return false;
@@ -194,53 +199,105 @@ impl Walker {
         true
     }
 
+    /// The one that strays walks out of its zone to the north, and back into it.
+    fn stray(&mut self) {
+        let out = self.strays && (STRAY_FROM_S..STRAY_TO_S).contains(&(self.age % STRAY_PERIOD_S));
+        if out != self.astray {
+            self.astray = out;
+            self.rest = 0.0;
+            let zone = &self.areas[0];
+            self.goal = (
+                self.at.0,
+                if out {
+                    zone.north() + STRAY_M
+                } else {
+                    zone.middle().1
+                },
+            );
+        }
+    }
+
     /// A new goal; false: stays for a while.
     fn choose_goal(&mut self) -> bool {
-        if self.speed == 0.0 {
+        if self.speed == 0.0 || self.astray {
             return false;
-        }
-        if self.strays && (self.age % (2.0 * STRAY_AFTER_S)) > STRAY_AFTER_S {
-            self.goal = (self.at.0, self.area.north + STRAY_M);
-            if (self.goal.1 - self.at.1).abs() > 1.0 {
-                return true;
-            }
         }
         if self.random.between(0.0, 1.0) < 0.15 {
             self.rest = self.random.between(5.0, 30.0);
             return false;
         }
-        self.goal = self.area.node(&mut self.random);
+        self.goal = crossing(&self.areas, self.at, &mut self.random);
         true
     }
 }
 
 impl Area {
-    fn shrunk(self, margin: f64) -> Area {
-        let (x, y) = (
-            (self.west + self.east) / 2.0,
-            (self.south + self.north) / 2.0,
-        );
-        let half = |low: f64, high: f64| ((high - low) / 2.0 - margin).max(1.0);
-        let (w, h) = (half(self.west, self.east), half(self.south, self.north));
-        Area {
-            west: x - w,
-            south: y - h,
-            east: x + w,
-            north: y + h,
-        }
+    fn rectangle(west: f64, south: f64, east: f64, north: f64) -> Area {
+        Area(vec![
+            (west, south),
+            (east, south),
+            (east, north),
+            (west, north),
+        ])
     }
 
-    /// A crossing of two streets.
-    fn node(&self, random: &mut Random) -> (f64, f64) {
-        let mut pick = |low: f64, high: f64| {
-            low + BLOCK_M * random.between(0.0, ((high - low) / BLOCK_M) + 1.0).floor()
-        };
-        let (x, y) = (pick(self.west, self.east), pick(self.south, self.north));
-        (x.min(self.east), y.min(self.north))
+    fn middle(&self) -> (f64, f64) {
+        let count = self.0.len().max(1) as f64;
+        let sum = self
+            .0
+            .iter()
+            .fold((0.0, 0.0), |sum, at| (sum.0 + at.0, sum.1 + at.1));
+        (sum.0 / count, sum.1 / count)
+    }
+
+    fn north(&self) -> f64 {
+        self.0.iter().map(|at| at.1).fold(f64::MIN, f64::max)
+    }
+
+    /// Even-odd rule.
+    fn contains(&self, (x, y): (f64, f64)) -> bool {
+        let ends = self.0.iter().cycle().skip(1);
+        let crossings = self.0.iter().zip(ends).filter(|(a, b)| {
+            (a.1 > y) != (b.1 > y) && x < (b.0 - a.0) * (y - a.1) / (b.1 - a.1) + a.0
+        });
+        crossings.count() % 2 == 1
     }
 }
 
-/// Zones with units of a GeoJSON FeatureCollection (bounding boxes).
+/// A crossing of two streets inside the areas, not too near to a border, that is reached from `at` without leaving
+/// them at the corner of the way; `at` itself when there is none.
+fn crossing(areas: &[Area], at: (f64, f64), random: &mut Random) -> (f64, f64) {
+    let corners: Vec<&(f64, f64)> = areas.iter().flat_map(|area| &area.0).collect();
+    let side = |value: fn(&(f64, f64)) -> f64| {
+        let values = || corners.iter().map(|corner| value(corner));
+        (
+            values().fold(f64::MAX, f64::min),
+            values().fold(f64::MIN, f64::max),
+        )
+    };
+    let ((west, east), (south, north)) = (side(|at| at.0), side(|at| at.1));
+    let inside = |(x, y): (f64, f64)| {
+        [
+            (MARGIN_M, 0.0),
+            (-MARGIN_M, 0.0),
+            (0.0, MARGIN_M),
+            (0.0, -MARGIN_M),
+        ]
+        .iter()
+        .all(|(dx, dy)| areas.iter().any(|area| area.contains((x + dx, y + dy))))
+    };
+    for _ in 0..200 {
+        let mut street =
+            |low: f64, high: f64| (random.between(low, high) / BLOCK_M).round() * BLOCK_M;
+        let goal = (street(west, east), street(south, north));
+        if inside(goal) && inside((goal.0, at.1)) {
+            return goal;
+        }
+    }
+    at
+}
+
+/// Zones with units of a GeoJSON FeatureCollection (outer rings).
 pub fn zones(geojson: &str) -> anyhow::Result<Vec<Zone>> {
     let grid: Value = serde_json::from_str(geojson).context("not JSON")?;
     let features = grid["features"].as_array().context("no features")?;
@@ -257,14 +314,9 @@ pub fn zones(geojson: &str) -> anyhow::Result<Vec<Zone>> {
                 .filter_map(|text| text.as_str().map(str::to_owned))
                 .collect()
         };
-        let mut area = Area {
-            west: f64::MAX,
-            south: f64::MAX,
-            east: f64::MIN,
-            north: f64::MIN,
-        };
-        bounds(&feature["geometry"]["coordinates"], &mut area);
-        if area.west < area.east {
+        let mut ring = Vec::new();
+        corners(&feature["geometry"]["coordinates"], &mut ring);
+        if ring.len() > 2 {
             let id = feature["properties"]["id"]
                 .as_str()
                 .unwrap_or_default()
@@ -272,31 +324,21 @@ pub fn zones(geojson: &str) -> anyhow::Result<Vec<Zone>> {
             zones.push(Zone {
                 id,
                 units: texts(&feature["properties"]["units"]),
-                area,
+                area: Area(ring),
             });
         }
     }
     Ok(zones)
 }
 
-fn bounds(coordinates: &Value, area: &mut Area) {
-    let Some(list) = coordinates.as_array() else {
-        return;
-    };
-    if let [lon, lat, ..] = &list[..]
-        && let (Some(lon), Some(lat)) = (lon.as_f64(), lat.as_f64())
-    {
-        let (x, y) = metres((lat, lon));
-        *area = Area {
-            west: area.west.min(x),
-            south: area.south.min(y),
-            east: area.east.max(x),
-            north: area.north.max(y),
-        };
-        return;
-    }
-    for inner in list {
-        bounds(inner, area);
+/// The corners of the first ring in (nested) GeoJSON coordinates.
+fn corners(coordinates: &Value, ring: &mut Vec<(f64, f64)>) {
+    for part in coordinates.as_array().into_iter().flatten() {
+        match (part[0].as_f64(), part[1].as_f64()) {
+            (Some(lon), Some(lat)) => ring.push(metres((lat, lon))),
+            _ if ring.is_empty() => corners(part, ring),
+            _ => return,
+        }
     }
 }
 
@@ -358,12 +400,7 @@ mod tests {
         vec![Zone {
             id: "beat-1".into(),
             units: vec!["patrol-1".into()],
-            area: Area {
-                west: -400.0,
-                south: -300.0,
-                east: 0.0,
-                north: 300.0,
-            },
+            area: Area::rectangle(-400.0, -300.0, 0.0, 300.0),
         }]
     }
 
@@ -383,7 +420,7 @@ mod tests {
             let mut walker = Walker::new(Kind::Bodycam, Some("patrol-1"), &zone(), 1, index);
             let mut last: Option<(f64, f64)> = None;
             let mut outside = 0;
-            for _ in 0..1_000 {
+            for _ in 0..2_000 {
                 let moment = walker.step(1.0);
                 let at = metres((moment.lat, moment.lon));
                 if let Some(last) = last {
@@ -393,10 +430,7 @@ mod tests {
                     );
                 }
                 last = Some(at);
-                let area = zone()[0].area;
-                outside += u32::from(
-                    at.0 < area.west || at.0 > area.east || at.1 < area.south || at.1 > area.north,
-                );
+                outside += u32::from(!zone()[0].area.contains(at));
             }
             assert_eq!(
                 outside > 0,
@@ -432,10 +466,10 @@ mod tests {
             (zones[0].id.as_str(), zones[0].units.as_slice()),
             ("beat-3", &["patrol-1".to_owned()][..])
         );
+        let area = &zones[0].area;
         assert!(
-            zones[0].area.east > 800.0 && zones[0].area.north > 1_000.0,
-            "{:?}",
-            zones[0].area
+            area.contains(metres((37.695, 112.755))) && !area.contains(metres((37.685, 112.755))),
+            "{area:?}"
         );
     }
 }

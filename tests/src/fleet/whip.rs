@@ -137,7 +137,6 @@ fn offerer(local: SocketAddr) -> anyhow::Result<(RTCPeerConnection, RTCRtpSender
         RTCRtpCodecParameters {
             rtp_codec: codec.clone(),
             payload_type: PAYLOAD_TYPE,
-            ..Default::default()
         },
         RtpCodecKind::Video,
     )?;

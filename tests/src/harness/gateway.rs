@@ -122,7 +122,7 @@ impl Gateway {
         let config = dir.path().join("config");
         std::fs::create_dir(&config).expect("configuration directory");
         let write = |name: &str, text: &str| {
-            std::fs::write(config.join(name), text).expect("configuration file")
+            std::fs::write(config.join(name), text).expect("configuration file");
         };
         let Ports {
             mqtt,

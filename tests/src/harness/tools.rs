@@ -189,7 +189,7 @@ pub async fn ffmpeg_pull(url: &str, transport: &str, frames: u32) {
         .out
         .lines()
         .filter_map(|line| line.strip_prefix("frame=")?.trim().parse::<u32>().ok())
-        .last();
+        .next_back();
     assert_eq!(
         counted,
         Some(frames),

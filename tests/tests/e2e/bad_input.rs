@@ -39,8 +39,7 @@ async fn faulty_reports_are_counted_and_the_rest_stands() {
     let mut feed = Feed::open(&gateway, &gateway.user("eve", "operator")).await;
     let mut caller = Caller::open(&gateway, "bc-01").await;
     let topic = "kerbside/v1/bc-01/report";
-    let future =
-        format!(r#"{{"time_ms":9999999999999,"position":{{"lat":37.6951,"lon":112.75}}}}"#);
+    let future = r#"{"time_ms":9999999999999,"position":{"lat":37.6951,"lon":112.75}}"#;
     for text in [
         "this is not JSON",
         "[1,2,3]",
@@ -49,7 +48,7 @@ async fn faulty_reports_are_counted_and_the_rest_stands() {
         r#"{"position":{"lat":137.0,"lon":512.0},"battery_pct":62}"#,
         r#"{"position":{"lat":"north","lon":112.75},"battery_pct":900}"#,
         "\u{0}\u{0}\u{0}",
-        &future,
+        future,
     ] {
         assert!(caller.say(topic, text));
     }

@@ -106,6 +106,10 @@ async fn every_item_has_the_fields_of_the_contract() {
         (1, 0),
         "the first message is a snapshot"
     );
+    feed.until(LIMIT, "the second device is known", |feed| {
+        feed.devices.get("bc-02").map(|_| ())
+    })
+    .await;
     feed.until(LIMIT, "the event is there", |feed| {
         (!feed.events.is_empty()).then_some(())
     })
