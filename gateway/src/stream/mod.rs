@@ -11,6 +11,8 @@ mod reader;
 mod registry;
 mod retime;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 pub use ingress::Ingress;
 pub use reader::{Item, Reader};

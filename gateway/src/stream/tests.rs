@@ -1,0 +1,248 @@
+//! A stream from its publisher to its readers, without any protocol.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kerbside_codecs::media::{Codec, Medium, Payloads};
+
+use super::*;
+use crate::ids::StreamId;
+
+const TICKS: u64 = 3000;
+
+fn id() -> StreamId {
+    StreamId::new("bc-01", "main").unwrap()
+}
+
+fn video() -> Vec<Medium> {
+    let codec = Codec::H264 {
+        sps: Bytes::new(),
+        pps: Bytes::new(),
+    };
+    vec![Medium {
+        codec,
+        clock_rate: 90_000,
+    }]
+}
+
+fn with_sound() -> Vec<Medium> {
+    let mut media = video();
+    media.push(Medium {
+        codec: Codec::Pcma,
+        clock_rate: 8000,
+    });
+    media
+}
+
+fn limits() -> StreamsLimits {
+    StreamsLimits {
+        reader_behind_max: Duration::from_millis(500),
+        ..StreamsLimits::default()
+    }
+}
+
+/// Frame `n` of a camera with 30 frames a second and a key frame every `gop`.
+fn push(publisher: &Publisher, began: Instant, n: u64, gop: u64) -> Result<(), Superseded> {
+    publisher.push(NewFrame {
+        medium: 0,
+        key: n.is_multiple_of(gop),
+        time: n * TICKS,
+        arrived: began + Duration::from_millis(n * 33),
+        payloads: Payloads::single(Bytes::from_static(b"frame")),
+    })
+}
+
+async fn reader(streams: &Streams) -> Reader {
+    streams.read(&id(), Duration::ZERO).await.unwrap()
+}
+
+fn frames(reader: &mut Reader) -> Vec<(bool, u64)> {
+    let mut all = Vec::new();
+    while let Some(item) = reader.poll() {
+        match item {
+            Item::Frame { frame, time } => all.push((frame.key, time)),
+            other => panic!("{other:?}"),
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_reader_starts_with_the_newest_key_frame_and_runs_into_live() {
+    let streams = Streams::new(limits());
+    let publisher = streams.publish(&id(), video(), "rtsp").unwrap();
+    let began = Instant::now();
+    for n in 0..50 {
+        push(&publisher, began, n, 30).unwrap();
+    }
+    let mut r = reader(&streams).await;
+    let first = frames(&mut r);
+    assert_eq!(first.len(), 20, "frames 30 to 49");
+    assert!(first[0].0, "a key frame first");
+    assert!(
+        first[19].1 - first[0].1 < TICKS,
+        "the replay takes less than one frame's time"
+    );
+    push(&publisher, began, 50, 30).unwrap();
+    assert_eq!(frames(&mut r), [(false, first[19].1 + TICKS)]);
+}
+
+#[tokio::test]
+async fn without_a_key_frame_it_is_asked_for_and_waited_for() {
+    let streams = Streams::new(limits());
+    let publisher = streams.publish(&id(), video(), "rtsp").unwrap();
+    publisher.key_frame_wanted().await;
+    let began = Instant::now();
+    push(&publisher, began, 1, 30).unwrap();
+    let mut r = reader(&streams).await;
+    publisher.key_frame_wanted().await;
+    push(&publisher, began, 2, 30).unwrap();
+    assert_eq!(frames(&mut r), []);
+    push(&publisher, began, 30, 30).unwrap();
+    assert!(frames(&mut r)[0].0);
+}
+
+#[tokio::test]
+async fn a_slow_reader_jumps_to_a_key_frame_and_is_told_what_it_lost() {
+    let streams = Streams::new(limits());
+    let publisher = streams.publish(&id(), video(), "rtsp").unwrap();
+    let began = Instant::now();
+    push(&publisher, began, 0, 30).unwrap();
+    let mut slow = reader(&streams).await;
+    let mut quick = reader(&streams).await;
+    assert_eq!(frames(&mut slow).len(), 1);
+    assert_eq!(frames(&mut quick).len(), 1);
+    for n in 1..=70 {
+        push(&publisher, began, n, 30).unwrap();
+        assert_eq!(frames(&mut quick).len(), 1, "its neighbour sees them all");
+    }
+    let Some(Item::Skipped { frames: lost }) = slow.poll() else {
+        panic!("more than half a second behind");
+    };
+    assert_eq!(lost, 59, "frames 1 to 59; 60 is the key frame");
+    assert_eq!(slow.lost(), 59);
+    let rest = frames(&mut slow);
+    assert_eq!(rest.len(), 11);
+    assert!(rest[0].0);
+    assert_eq!(quick.lost(), 0);
+}
+
+#[tokio::test]
+async fn old_sound_is_not_replayed() {
+    let streams = Streams::new(limits());
+    let publisher = streams.publish(&id(), with_sound(), "rtsp").unwrap();
+    let began = Instant::now();
+    for n in 0..10 {
+        push(&publisher, began, n, 30).unwrap();
+        publisher
+            .push(NewFrame {
+                medium: 1,
+                key: true,
+                time: n * 160,
+                arrived: began,
+                payloads: Payloads::single(Bytes::from_static(b"a")),
+            })
+            .unwrap();
+    }
+    let mut r = reader(&streams).await;
+    let mut heard = 0;
+    while let Some(Item::Frame { frame, .. }) = r.poll() {
+        heard += usize::from(frame.medium == 1);
+    }
+    assert_eq!(heard, 1, "only the newest");
+}
+
+#[tokio::test]
+async fn readers_stay_while_the_publisher_is_away_and_go_on_when_it_is_back() {
+    let streams = Streams::new(limits());
+    let first = streams.publish(&id(), video(), "rtsp").unwrap();
+    let began = Instant::now();
+    push(&first, began, 0, 30).unwrap();
+    let mut r = reader(&streams).await;
+    let before = frames(&mut r)[0].1;
+    drop(first);
+    assert_eq!(streams.status()[0].phase, "waiting");
+    let second = streams.publish(&id(), video(), "whip").unwrap();
+    push(&second, began + Duration::from_secs(2), 0, 30).unwrap();
+    let after = frames(&mut r)[0].1;
+    assert_eq!(after - before, 180_000, "two seconds later");
+    assert_eq!(streams.status()[0].protocol, Some("whip"));
+}
+
+#[tokio::test]
+async fn after_the_grace_the_stream_is_lost_and_readers_end() {
+    let streams = Streams::new(limits());
+    let publisher = streams.publish(&id(), video(), "rtsp").unwrap();
+    push(&publisher, Instant::now(), 0, 30).unwrap();
+    let mut r = reader(&streams).await;
+    frames(&mut r);
+    drop(publisher);
+    streams.sweep(Instant::now());
+    assert!(r.poll().is_none(), "still within the grace");
+    streams.sweep(Instant::now() + limits().publisher_grace);
+    assert!(matches!(r.next().await, Item::Ended(_)));
+    assert_eq!(
+        streams.read(&id(), Duration::ZERO).await.err(),
+        Some(SubscribeError::NotFound)
+    );
+}
+
+#[tokio::test]
+async fn the_newest_publisher_owns_the_stream() {
+    let streams = Streams::new(limits());
+    let old = streams.publish(&id(), video(), "rtsp").unwrap();
+    let new = streams.publish(&id(), video(), "rtsp").unwrap();
+    assert_eq!(push(&old, Instant::now(), 0, 30), Err(Superseded));
+    assert!(old.is_superseded());
+    drop(old);
+    assert_eq!(
+        streams.status()[0].phase,
+        "live",
+        "the old one's end is no news"
+    );
+    push(&new, Instant::now(), 0, 30).unwrap();
+    streams.cut(&id().device);
+    assert_eq!(push(&new, Instant::now(), 1, 30), Err(Superseded));
+}
+
+#[tokio::test]
+async fn a_camera_on_demand_knows_its_readers() {
+    let streams = Streams::new(limits());
+    let readers = streams.declare(&id()).unwrap();
+    assert_eq!(*readers.borrow(), 0);
+    let camera = id();
+    let wait = streams.read(&camera, Duration::from_secs(10));
+    tokio::pin!(wait);
+    tokio::select! {
+        biased;
+        _ = &mut wait => panic!("nobody publishes yet"),
+        () = std::future::ready(()) => {}
+    }
+    assert_eq!(*readers.borrow(), 1, "one waits");
+    let publisher = streams.publish(&id(), video(), "pull").unwrap();
+    let r = wait.await.unwrap();
+    assert_eq!(*readers.borrow(), 1);
+    drop(r);
+    assert_eq!(*readers.borrow(), 0);
+    drop(publisher);
+    streams.sweep(Instant::now() + limits().publisher_grace);
+    assert_eq!(streams.status()[0].phase, "idle");
+}
+
+#[test]
+fn names_are_limited() {
+    let streams = Streams::new(StreamsLimits {
+        streams_max: 1,
+        ..limits()
+    });
+    let _first = streams.publish(&id(), video(), "rtsp").unwrap();
+    let other = StreamId::new("bc-02", "main").unwrap();
+    assert_eq!(
+        streams.publish(&other, video(), "rtsp").err(),
+        Some(SubscribeError::TooMany(1))
+    );
+    assert_eq!(
+        streams.publish(&id(), vec![], "rtsp").err(),
+        Some(SubscribeError::NoMedia)
+    );
+}
