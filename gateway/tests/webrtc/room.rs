@@ -154,6 +154,7 @@ impl Room {
     pub async fn live(&self, name: &str, publisher: &WhipClient) {
         let until = Instant::now() + LIMIT;
         let is_live = |s: &StreamStatus| s.stream.to_string() == name && s.frames > 0;
+        let mut looks = tokio::time::interval(Duration::from_millis(50));
         while !self.streams.status().iter().any(is_live) {
             let log = || publisher.log();
             assert!(
@@ -161,7 +162,7 @@ impl Room {
                 "{name} is not live; the publisher says:\n{}",
                 log()
             );
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            looks.tick().await;
         }
     }
 
