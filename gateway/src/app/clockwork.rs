@@ -87,10 +87,11 @@ async fn accounts(registry: Registry, picture: Picture, streams: Streams) {
             continue;
         }
         let now = registry.devices();
-        for gone in known
-            .iter()
-            .filter(|d| now.binary_search_by(|n| n.id.cmp(&d.id)).is_err())
-        {
+        let stays = |d: &Device| {
+            let at = now.binary_search_by(|n| n.id.cmp(&d.id));
+            at.is_ok_and(|i| now[i] == *d)
+        };
+        for gone in known.iter().filter(|d| !stays(d)) {
             if let Ok(id) = DeviceId::parse(&gone.id) {
                 streams.cut(&id);
             }

@@ -100,7 +100,7 @@ async fn serve(
         picture: picture.clone(),
         outbox: outbox.clone(),
         streams: streams.clone(),
-        webrtc,
+        webrtc: webrtc.clone(),
         ready: ready.clone(),
         config: config.clone(),
     });
@@ -182,6 +182,9 @@ async fn serve(
         let _ = stop_screens.send(true);
         finished("sinks", sinks).await;
         finished("screens", screen_tasks).await;
+        if let Some(w) = &webrtc {
+            w.all_left().await;
+        }
     })
     .await;
     if drained.is_err() {

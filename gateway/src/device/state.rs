@@ -144,6 +144,7 @@ mod tests {
             id: "bc-01".into(),
             kind: DeviceKind::Bodycam,
             unit: None,
+            issue: registry::Issue::default(),
         }
     }
 

@@ -102,13 +102,20 @@ pub struct Device {
     pub id: String,
     pub kind: DeviceKind,
     pub unit: Option<String>,
+    pub issue: Issue,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: String,
     pub role: Role,
+    pub issue: Issue,
 }
+
+/// Which secret of a name this is: an account that was revoked and added again is another one, and sessions that
+/// were opened with the former secret end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Issue(u64);
 
 /// An authenticated party.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +150,12 @@ impl Hashes {
             ha1_md5: hex(&md5::Md5::digest(line.as_bytes())),
             ha1_sha256: hex(&Sha256::digest(line.as_bytes())),
         }
+    }
+
+    fn issue(&self) -> Issue {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.sha256[..8]);
+        Issue(u64::from_be_bytes(first))
     }
 
     fn matches(&self, secret: &[u8]) -> bool {
@@ -244,14 +257,14 @@ impl Registry {
     ) -> Result<String, RegistryError> {
         crate::ids::DeviceId::parse(id)?;
         let secret = new_secret();
+        let hashes = Hashes::of(id, &secret);
         let device = Device {
             id: id.to_owned(),
             kind,
             unit: unit.map(str::to_owned),
+            issue: hashes.issue(),
         };
-        self.store
-            .lock()
-            .add_device(&device, &Hashes::of(id, &secret))?;
+        self.store.lock().add_device(&device, &hashes)?;
         self.reload()?;
         Ok(secret)
     }
@@ -265,13 +278,13 @@ impl Registry {
             return Err(crate::ids::BadId(name.chars().take(80).collect()).into());
         }
         let secret = new_secret();
-        self.store.lock().add_user(
-            &User {
-                name: name.to_owned(),
-                role,
-            },
-            &Hashes::of(name, &secret),
-        )?;
+        let hashes = Hashes::of(name, &secret);
+        let user = User {
+            name: name.to_owned(),
+            role,
+            issue: hashes.issue(),
+        };
+        self.store.lock().add_user(&user, &hashes)?;
         self.reload()?;
         Ok(secret)
     }
@@ -472,6 +485,14 @@ mod tests {
         gateway.fresh();
         assert!(revoked.has_changed().unwrap());
         assert!(!gateway.is_valid(&principal));
+        let again = cli
+            .add_device("bc-01", DeviceKind::Bodycam, Some("patrol-1"))
+            .unwrap();
+        assert!(gateway.check_device("bc-01", again.as_bytes()).is_ok());
+        assert!(
+            !gateway.is_valid(&principal),
+            "sessions of the former secret stay cut"
+        );
         assert_eq!(
             gateway.check_device("bc-01", password.as_bytes()),
             Err(Denied)

@@ -27,6 +27,7 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, RegistryError> {
         let db = Connection::open(path)?;
         restrict(path);
+        hand_over(path);
         db.busy_timeout(Duration::from_secs(5))?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
@@ -122,7 +123,10 @@ impl Store {
             };
             if r.get(1)? {
                 match Role::parse(&kind) {
-                    Some(role) => users.push((User { name, role }, hashes)),
+                    Some(role) => {
+                        let issue = hashes.issue();
+                        users.push((User { name, role, issue }, hashes));
+                    }
                     None => tracing::warn!(
                         user = name,
                         role = kind,
@@ -136,6 +140,7 @@ impl Store {
                             id: name,
                             kind,
                             unit: r.get(3)?,
+                            issue: hashes.issue(),
                         },
                         hashes,
                     )),
@@ -148,6 +153,22 @@ impl Store {
             }
         }
         Ok((devices, users))
+    }
+}
+
+/// Made by root on the command line, read by the service: the file goes to whoever owns the state directory. SQLite
+/// gives its side files to the owner of the database by itself.
+fn hand_over(path: &Path) {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let given = path.parent().map_or(Ok(()), |dir| {
+        let (dir, file) = (std::fs::metadata(dir)?, std::fs::metadata(path)?);
+        if rustix::process::geteuid().is_root() && dir.uid() != file.uid() {
+            chown(path, Some(dir.uid()), Some(dir.gid()))?;
+        }
+        Ok::<(), std::io::Error>(())
+    });
+    if let Err(e) = given {
+        tracing::warn!(path = %path.display(), error = %e, "the registry could not be given to the owner of its directory");
     }
 }
 

@@ -40,6 +40,7 @@ impl Account {
             user: User {
                 name: name.to_owned(),
                 role: Role::Operator,
+                issue: crate::registry::Issue::default(),
             },
             fingerprint: String::new(),
         }

@@ -129,7 +129,7 @@ pub(super) async fn login(
     })?;
     let account = Account::by_token(&room.registry, credentials.token.trim())
         .ok_or_else(|| Refusal::wrong(&room, client.addr.ip()).into_response())?;
-    let User { name, role } = account.user.clone();
+    let User { name, role, .. } = account.user.clone();
     tracing::info!(target: "audit", user = name, peer = %client.addr.ip(), "login");
     let answer = Json(json!({"name": name, "role": role}));
     let id = room.logins.open(account, Instant::now());
@@ -155,7 +155,7 @@ pub(super) async fn logout(
 
 /// `GET /api/v1/me`.
 pub(super) async fn me(State(room): State<Arc<Room>>, viewer: Viewer) -> Response {
-    let User { name, role } = viewer.account.user;
+    let User { name, role, .. } = viewer.account.user;
     Json(json!({"name": name, "role": role, "box": room.box_id})).into_response()
 }
 

@@ -206,6 +206,7 @@ mod tests {
         Principal::User(registry::User {
             name: name.to_owned(),
             role: registry::Role::Operator,
+            issue: registry::Issue::default(),
         })
     }
 

@@ -358,6 +358,7 @@ mod tests {
             owner: Principal::User(registry::User {
                 name: "anna".to_owned(),
                 role: registry::Role::Operator,
+                issue: registry::Issue::default(),
             }),
             role: Role::Play,
             remote_ufrag: "them".to_owned(),

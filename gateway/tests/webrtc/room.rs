@@ -16,7 +16,7 @@ use kerbside::ids::StreamId;
 use kerbside::registry::{DeviceKind, Guard, Registry, Role};
 use kerbside::screen::whep::{self, Whep};
 use kerbside::screen::whip::{self, Whip};
-use kerbside::stream::{NewFrame, Publisher, StreamStatus, Streams, StreamsLimits};
+use kerbside::stream::{Item, NewFrame, Publisher, Streams, StreamsLimits};
 use kerbside::webrtc::WebRtc;
 use kerbside_codecs::media::{Codec, Medium, Payloads};
 use kerbside_codecs::rtp::PAYLOAD_BYTES_MAX;
@@ -150,19 +150,24 @@ impl Room {
         self.report_when("a report", |_| true).await
     }
 
-    /// Waits until a stream has frames; fails with the publisher's log.
+    /// Waits until a stream has a frame; fails with the publisher's log.
     pub async fn live(&self, name: &str, publisher: &WhipClient) {
-        let until = Instant::now() + LIMIT;
-        let is_live = |s: &StreamStatus| s.stream.to_string() == name && s.frames > 0;
-        let mut looks = tokio::time::interval(Duration::from_millis(50));
-        while !self.streams.status().iter().any(is_live) {
-            let log = || publisher.log();
-            assert!(
-                Instant::now() < until,
-                "{name} is not live; the publisher says:\n{}",
-                log()
-            );
-            looks.tick().await;
+        let id = StreamId::parse(name).unwrap();
+        let first_frame = async {
+            loop {
+                match self.streams.read(&id, LIMIT).await {
+                    Ok(mut reader) => {
+                        if matches!(reader.next().await, Item::Frame { .. }) {
+                            return;
+                        }
+                    }
+                    Err(_) => drop(self.streams.changes().await),
+                }
+            }
+        };
+        if tokio::time::timeout(LIMIT, first_frame).await.is_err() {
+            let log = publisher.log();
+            panic!("{name} is not live; the publisher says:\n{log}");
         }
     }
 

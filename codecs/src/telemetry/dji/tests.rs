@@ -108,7 +108,12 @@ const TOPO: &str = r#"{"tid":"t1","bid":"b1","method":"update_topo","timestamp":
 #[test]
 fn an_aircraft_under_the_number_of_its_remote_control_is_an_aircraft() {
     let topo = TOPO.replace("drone001", "dock001");
-    let d = decode("dock001", "sys/product/dock001/status", topo.as_bytes(), NOW);
+    let d = decode(
+        "dock001",
+        "sys/product/dock001/status",
+        topo.as_bytes(),
+        NOW,
+    );
     assert_eq!(d.faults, []);
     assert_eq!(d.topology, Some(vec![]));
     assert_eq!(d.reports[0].kind.as_deref(), Some("drone"));

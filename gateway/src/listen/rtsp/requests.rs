@@ -11,6 +11,7 @@ use super::play::Play;
 use super::ports::{Inbox, Pair};
 use super::push::Push;
 use crate::ids::StreamId;
+use crate::registry::Principal;
 use crate::stream::SubscribeError;
 
 /// How long DESCRIBE waits for a camera that is pulled on demand.
@@ -226,7 +227,8 @@ impl Conn {
         let info = play.rtp_info(&base);
         self.play = Some(play);
         self.session.playing();
-        tracing::info!(stream = %id, peer = %self.ends.peer, "RTSP reader plays");
+        let user = self.principal.as_ref().map_or("", Principal::name);
+        tracing::info!(target: "audit", user, stream = %id, peer = %self.ends.peer, "look at a stream");
         Ok(self.in_session(ok.with("Range", "npt=now-").with("RTP-Info", info)))
     }
 

@@ -77,6 +77,7 @@ fn registered() -> registry::Device {
         id: "bc-01".into(),
         kind: DeviceKind::Bodycam,
         unit: Some("patrol-1".into()),
+        issue: registry::Issue::default(),
     }
 }
 
