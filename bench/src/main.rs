@@ -59,10 +59,10 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     match args.what {
         What::Rtsp { readers, seconds } => {
-            rtsp::run(&args.kerbside, readers, seconds).await?.print()
+            rtsp::run(&args.kerbside, readers, seconds).await?.print();
         }
         What::Whep { readers, seconds } => {
-            whep::run(&args.kerbside, readers, seconds).await?.print()
+            whep::run(&args.kerbside, readers, seconds).await?.print();
         }
         What::Mqtt {
             connections,

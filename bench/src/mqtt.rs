@@ -76,7 +76,8 @@ async fn load(
 ) -> anyhow::Result<u64> {
     let mut tasks = Vec::new();
     let gap = Duration::from_secs_f64(ids.len() as f64 / per_second as f64);
-    for (id, password) in ids.iter().cloned() {
+    for device in ids {
+        let (id, password) = device.clone();
         tasks.push(tokio::spawn(async move {
             let mut s = connect(addr, &id, password.as_deref()).await?;
             let topic = format!("kerbside/v1/{id}/report");
