@@ -67,16 +67,16 @@ async fn read(
 ) -> anyhow::Result<Seen> {
     let mut seen = Seen::default();
     let started = Instant::now();
-    let mut client = loop {
+    let (mut client, asked) = loop {
+        let asked = Instant::now();
         let mut c = RtspClient::connect(RTSP, "cam/main", "bench", token).await?;
         // The publisher may still be on its way.
         match c.play().await {
-            Ok(()) => break c,
+            Ok(()) => break (c, asked),
             Err(e) if started.elapsed() > Duration::from_secs(4) => return Err(e),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
-    let asked = Instant::now();
     let mut buf = std::mem::take(&mut client.rest);
     buf.reserve(64 << 10);
     let mut deadline: Option<tokio::time::Instant> = None;

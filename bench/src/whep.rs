@@ -91,7 +91,8 @@ async fn read(token: &str, seconds: u64, mut count: watch::Receiver<bool>) -> an
 
     let http = reqwest::Client::new();
     let started = Instant::now();
-    let answer = loop {
+    let (answer, asked) = loop {
+        let asked = Instant::now();
         let answer = http
             .post(format!("http://{HTTP}/cam/main/whep"))
             .bearer_auth(token)
@@ -100,7 +101,7 @@ async fn read(token: &str, seconds: u64, mut count: watch::Receiver<bool>) -> an
             .send()
             .await?;
         if answer.status() == 201 {
-            break answer.text().await?;
+            break (answer.text().await?, asked);
         }
         // The publisher may still be on its way.
         if started.elapsed() > Duration::from_secs(4) {
@@ -108,7 +109,6 @@ async fn read(token: &str, seconds: u64, mut count: watch::Receiver<bool>) -> an
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    let asked = Instant::now();
     pc.set_remote_description(Instant::now(), RTCSessionDescription::answer(answer)?)?;
 
     let mut seen = Seen::default();

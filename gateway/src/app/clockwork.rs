@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::ids::DeviceId;
 use crate::notify;
 use crate::outbox::Outbox;
-use crate::picture::{Fact, Picture};
+use crate::picture::{Fact, NotOwned, Picture};
 use crate::registry::{Device, DeviceKind, Registry};
 use crate::screen::Ready;
 use crate::stream::Streams;
@@ -22,28 +22,40 @@ pub async fn start(
     streams: &Streams,
     outbox: &Outbox,
     ready: &Arc<Ready>,
-) -> Vec<JoinHandle<()>> {
+) -> (Vec<JoinHandle<()>>, PictureGone) {
     for fact in fixed_cameras(config) {
         tell(picture, fact).await;
     }
     tell(picture, Fact::Known(registry.devices())).await;
-    vec![
+    let (gone, picture_gone) = tokio::sync::oneshot::channel();
+    let works = vec![
         actix_rt::spawn(ticks(
             picture.clone(),
             streams.clone(),
             outbox.clone(),
             ready.clone(),
+            gone,
         )),
         actix_rt::spawn(accounts(registry.clone(), picture.clone(), streams.clone())),
         actix_rt::spawn(stream_changes(picture.clone(), streams.clone())),
         actix_rt::spawn(deliveries(picture.clone(), outbox.clone())),
-    ]
+    ];
+    (works, picture_gone)
 }
 
+/// Completes when the picture's actor is gone: nothing works without it, so the process must end and be started anew.
+pub type PictureGone = tokio::sync::oneshot::Receiver<()>;
+
 /// Tells the picture something that no device waits for; an event that the outbox refuses is raised again later.
-async fn tell(picture: &Picture, fact: Fact) {
-    if let Err(e) = picture.tell(fact).await {
-        tracing::debug!(error = %e, "a fact raised an event that could not be stored; it is tried again");
+/// False when the picture is gone.
+async fn tell(picture: &Picture, fact: Fact) -> bool {
+    match picture.tell(fact).await {
+        Ok(_) => true,
+        Err(NotOwned::Stopped) => false,
+        Err(e) => {
+            tracing::debug!(error = %e, "a fact raised an event that could not be stored; it is tried again");
+            true
+        }
     }
 }
 
@@ -60,14 +72,23 @@ fn fixed_cameras(config: &Config) -> Vec<Fact> {
     config.cameras.iter().filter_map(of).collect()
 }
 
-/// Once a second: states of tracks and streams by age, the watchdog, readiness.
-async fn ticks(picture: Picture, streams: Streams, outbox: Outbox, ready: Arc<Ready>) {
+/// Once a second: states of tracks and streams by age, the watchdog, readiness. Ends, and drops `_gone`, when the
+/// picture is gone.
+async fn ticks(
+    picture: Picture,
+    streams: Streams,
+    outbox: Outbox,
+    ready: Arc<Ready>,
+    _gone: tokio::sync::oneshot::Sender<()>,
+) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
         streams.sweep(Instant::now());
-        tell(&picture, Fact::Tick).await;
+        if !tell(&picture, Fact::Tick).await {
+            return;
+        }
         ready.set("outbox", outbox.fault().as_deref());
         // Reached only when the picture's actor answered.
         notify::watchdog();

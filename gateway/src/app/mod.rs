@@ -163,12 +163,19 @@ async fn serve(
         )));
     }
 
-    let works = clockwork::start(&config, &registry, &picture, &streams, &outbox, &ready).await;
+    let (works, picture_gone) =
+        clockwork::start(&config, &registry, &picture, &streams, &outbox, &ready).await;
     ready.set("start", None);
     notify::ready();
     tracing::info!(box_id = config.box_id, listen = ?config.listen, "ready");
 
-    let signal = wait_for_signal().await?;
+    let signal = tokio::select! {
+        s = wait_for_signal() => s?,
+        _ = picture_gone => {
+            outbox.close().await;
+            anyhow::bail!("the picture has died; what was acknowledged is on disk. Start the gateway again (systemd does)");
+        }
+    };
     tracing::info!(signal, drain_s_max = config.drain_max.as_secs(), "stopping");
     notify::stopping();
     ready.set("stopping", Some("the gateway is stopping"));

@@ -208,7 +208,6 @@ pub async fn gst_pull(url: &str, transport: &str, frames: u32) {
     let (location, protocols) = (format!("location={url}"), format!("protocols={transport}"));
     let buffers = format!("num-buffers={frames}");
     let args = [
-        "-q",
         "rtspsrc",
         &location,
         &protocols,
@@ -224,11 +223,15 @@ pub async fn gst_pull(url: &str, transport: &str, frames: u32) {
         "sync=false",
         &buffers,
     ];
-    let said = run(Duration::from_secs(40), "gst-launch-1.0", &args)
-        .await
-        .succeeded();
+    let said = run(Duration::from_secs(40), "gst-launch-1.0", &args).await;
+    // Its end of stream is what counts: when rtspsrc 1.22 closes, its own CLOSE at times interrupts its PAUSE, and
+    // gst-launch then fails although it has played everything.
+    let played = said.out.contains("Got EOS from element \"pipeline0\"");
+    let fault = said.err.lines().find(|l| {
+        l.starts_with("ERROR") && !l.ends_with("GstRTSPSrc:rtspsrc0: Could not write to resource.")
+    });
     assert!(
-        !said.all().contains("ERROR"),
+        played && fault.is_none(),
         "gst over {transport}: {}",
         said.all()
     );

@@ -60,6 +60,7 @@ pub async fn run<S: AsyncRead + AsyncWrite>(
         challenges: 0,
     };
     let reason = conn.serve(stream).await;
+    tracing::debug!(peer = %ends.peer, reason, "RTSP connection ended");
     if conn.push.is_some() || conn.play.is_some() {
         tracing::info!(stream = conn.session.stream(), peer = %ends.peer, reason, "RTSP session ended");
     }
