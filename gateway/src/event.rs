@@ -1,5 +1,7 @@
 //! The event: a flagged fact on its way to the command platforms.
 
+use std::time::Duration;
+
 use kerbside_codecs::telemetry::Fix;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -15,6 +17,10 @@ pub enum Severity {
     Minor,
     Notice,
 }
+
+/// How long two events with the same key are one. A device that sends a call again does so within minutes; one that
+/// counts its calls from 1 after each start must be heard again.
+pub const DEDUP_WINDOW: Duration = Duration::from_secs(3600);
 
 /// Lane of an event; P0 goes first and neither is ever shed (architecture.md, priorities).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,7 +54,7 @@ pub struct Event {
     pub streams: Vec<String>,
     /// Free text for people (from the device or the rule).
     pub note: Option<String>,
-    /// Two events with the same key are one: a message that a device sent again. Never leaves the gateway.
+    /// Two events with the same key within [`DEDUP_WINDOW`] are one: a message that a device sent again. Never leaves the gateway.
     #[serde(skip)]
     pub dedup_key: Option<String>,
 }

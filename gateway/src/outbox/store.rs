@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Appended, OpenError, Outcome, Recorded};
-use crate::event::{Delivery, DeliveryState, Event, Priority};
+use crate::event::{DEDUP_WINDOW, Delivery, DeliveryState, Event, Priority};
 use crate::ids::EventId;
 
 const VERSION: i64 = 1;
@@ -174,7 +174,8 @@ impl Store {
             .collect()
     }
 
-    /// Inserts the event and a pending delivery for each of `platforms`, unless its id or key is known. Inside the
+    /// Inserts the event and a pending delivery for each of `platforms`, unless its id is known, or its key
+    /// since [`DEDUP_WINDOW`]. Inside the
     /// caller's transaction.
     pub fn insert(
         &self,
@@ -186,6 +187,14 @@ impl Store {
         let body = serde_json::to_string(event)
             .map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
         let priority = priority(event.priority);
+        if let Some(key) = &event.dedup_key {
+            let window = i64::try_from(DEDUP_WINDOW.as_millis()).unwrap_or(i64::MAX);
+            self.db
+                .prepare_cached(
+                    "UPDATE event SET dedup_key = NULL WHERE dedup_key = ?1 AND abs(raised_ms - ?2) >= ?3",
+                )?
+                .execute(params![key, event.raised_ms, window])?;
+        }
         let new = self
             .db
             .prepare_cached(

@@ -3,7 +3,7 @@ use std::time::Duration;
 use kerbside_codecs::telemetry::{Datum, Fix};
 
 use super::*;
-use crate::event::{DeliveryState, Priority, Severity, new_event_id};
+use crate::event::{DEDUP_WINDOW, DeliveryState, Priority, Severity, new_event_id};
 use crate::ids::DeviceId;
 
 /// An event with every field set.
@@ -65,6 +65,31 @@ async fn an_appended_event_comes_back_whole_after_a_restart() {
     assert_eq!(recent[0].0, sos);
     assert_eq!(recent[0].1.len(), 1, "traffic does not want it");
     assert_eq!(recent[0].1[0].state, DeliveryState::Pending);
+}
+
+#[tokio::test]
+async fn a_key_is_free_again_after_its_window() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(dir.path(), &both()).unwrap();
+    let call = |later_ms| {
+        let e = event("sos", Priority::P0);
+        Event {
+            dedup_key: Some("k".to_owned()),
+            raised_ms: e.raised_ms + later_ms,
+            ..e
+        }
+    };
+    let hour_ms = i64::try_from(DEDUP_WINDOW.as_millis()).unwrap();
+    let (first, resent, next) = (call(0), call(hour_ms - 1), call(hour_ms));
+    assert_eq!(outbox.append(first.clone()).await, Ok(Appended::New));
+    assert_eq!(outbox.append(resent).await, Ok(Appended::Again(first.id)));
+    assert_eq!(outbox.append(next.clone()).await, Ok(Appended::New));
+    assert_eq!(
+        outbox.append(call(hour_ms + 1)).await,
+        Ok(Appended::Again(next.id))
+    );
+    let due = outbox.due("joint", i64::MAX, 10).await.unwrap();
+    assert_eq!(ids(&due), [first.id, next.id]);
 }
 
 #[tokio::test]

@@ -59,6 +59,12 @@ impl Latches {
         self.0.retain(|l| l.rule != rule);
     }
 
+    /// A latch of this rule that was closed `age` ago or longer opens.
+    pub fn expire(&mut self, rule: u16, age: Duration, now: Now) {
+        self.0
+            .retain(|l| l.rule != rule || now.mono.saturating_duration_since(l.closed.mono) < age);
+    }
+
     /// When the latch of this rule was closed, if that is less than `window` ago.
     pub fn closed_within(&self, rule: u16, window: Duration, now: Now) -> Option<Now> {
         self.0

@@ -10,7 +10,7 @@ use super::grid::Grid;
 use super::latch::{Latches, Verdict};
 use super::rules::{Cause, Inputs, Outcome, Rule, Rules, StreamView, TrackView};
 use crate::clock::Now;
-use crate::event::{Event, new_event_id};
+use crate::event::{DEDUP_WINDOW, Event, new_event_id};
 use crate::ids::{DeviceId, StreamId};
 
 /// Calls for help without id and time within this window are one.
@@ -96,6 +96,9 @@ pub fn on_device(
         stream: None,
     };
     for (number, rule) in rules.iter().filter(|(_, r)| occasion.concerns(r)) {
+        if rule.cause == Cause::Sos {
+            latches.expire(number, DEDUP_WINDOW, now);
+        }
         let (key, dedup_key, closed) = match rules.evaluate(rule, &inputs) {
             Outcome::True => cause(number, rule, device, occasion, &latches, now),
             Outcome::False => {

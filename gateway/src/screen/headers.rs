@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use prometheus::IntCounterVec;
 use serde_json::json;
 
+use super::BODY_BYTES_MAX;
 use crate::metrics;
 
 static REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -48,7 +49,15 @@ impl IntoResponse for Problem {
 /// Middleware around everything: time limit, security headers, a count.
 pub(super) async fn around(request: Request, next: Next) -> Response {
     let is_api = request.uri().path().starts_with("/api/");
-    let mut answer = match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
+    let answered = async {
+        if announced_bytes(request.headers()) > BODY_BYTES_MAX as u64 {
+            // Before the body is waited for.
+            let text = format!("at most {BODY_BYTES_MAX} bytes are taken");
+            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+        }
+        next.run(request).await
+    };
+    let mut answer = match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
         Ok(answer) => answer,
         Err(_) => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -84,6 +93,14 @@ pub(super) async fn around(request: Request, next: Next) -> Response {
         .with_label_values(&[answer.status().as_str()])
         .inc();
     answer
+}
+
+/// `Content-Length`; 0 without one, as the body is limited in any case.
+fn announced_bytes(headers: &HeaderMap) -> u64 {
+    headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse().ok())
+        .unwrap_or(0)
 }
 
 /// By the name's ending; unknown ones are only bytes.

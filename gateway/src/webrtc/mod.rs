@@ -63,7 +63,6 @@ struct Shared {
     addresses: Vec<IpAddr>,
     identity: Identity,
     sessions: Sessions,
-    sessions_max: usize,
     streams: Streams,
     registry: Registry,
     shutdown: watch::Receiver<bool>,
@@ -95,7 +94,7 @@ pub enum OfferError {
     #[error("{0}")]
     Media(String),
     /// 503
-    #[error("the gateway serves as many WebRTC sessions as it may ({0}); try again later")]
+    #[error("as many WebRTC sessions as allowed ({0}) are open; end one, or try again later")]
     Full(usize),
     /// 504
     #[error("the camera did not deliver within {} s", PULL_MAX.as_secs())]
@@ -155,7 +154,6 @@ impl WebRtc {
                 addresses,
                 identity,
                 sessions,
-                sessions_max: cfg.sessions_max,
                 streams,
                 registry,
                 shutdown,
@@ -282,10 +280,7 @@ impl WebRtc {
             inbox: sender,
             stop: stop.clone(),
         };
-        let seat = s
-            .sessions
-            .open(&ufrag, entry)
-            .ok_or(OfferError::Full(s.sessions_max))?;
+        let seat = s.sessions.open(&ufrag, entry).map_err(OfferError::Full)?;
         let ice = Lite::new(s.identity.crypto.clone(), &ufrag, &password);
         let sdp = answer::write(
             offer,

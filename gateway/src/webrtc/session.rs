@@ -225,7 +225,7 @@ impl Session {
     async fn publish_until(&mut self) -> End {
         let mut lanes = Lanes::new(&self.plan);
         let mut ingress: Option<Ingress> = None;
-        let mut report_at = Instant::now() + REPORT_EVERY;
+        let mut reports = Reports::default();
         let mut joined = false;
         let timer = sleep_until(self.transport.deadline().into());
         tokio::pin!(timer);
@@ -235,14 +235,17 @@ impl Session {
             }
             if ingress.is_none() && self.transport.is_ready() {
                 match self.begin() {
-                    Ok(i) => ingress = Some(i),
+                    Ok(i) => {
+                        ingress = Some(i);
+                        reports.begin(Instant::now());
+                    }
                     Err(end) => return end,
                 }
             }
-            let mut due = self.transport.deadline().min(report_at);
-            if let Some(t) = lanes.poll_timeout() {
-                due = due.min(t);
-            }
+            let due = [reports.poll_timeout(), lanes.poll_timeout()]
+                .into_iter()
+                .flatten()
+                .fold(self.transport.deadline(), Instant::min);
             set(timer.as_mut(), due);
             let wanted = async {
                 match &ingress {
@@ -283,8 +286,7 @@ impl Session {
             }
             let now = Instant::now();
             asks.extend(lanes.repairs(now, ingress.key_frame_due()));
-            if now >= report_at {
-                report_at = now + REPORT_EVERY;
+            if reports.handle_timeout(now) {
                 asks.extend(lanes.reports(now));
             }
             if !asks.is_empty()
@@ -361,6 +363,29 @@ impl Session {
     }
 }
 
+/// When a publisher gets receiver reports: not before it publishes, or the loop would spin until then.
+#[derive(Default)]
+struct Reports(Option<Instant>);
+
+impl Reports {
+    fn begin(&mut self, now: Instant) {
+        self.0 = Some(now + REPORT_EVERY);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.0
+    }
+
+    /// Is one due?
+    fn handle_timeout(&mut self, now: Instant) -> bool {
+        let due = self.0.is_some_and(|at| now >= at);
+        if due {
+            self.begin(now);
+        }
+        due
+    }
+}
+
 /// Another publisher took the stream over, or its device was cut.
 fn superseded(_: Superseded) -> End {
     End("superseded")
@@ -371,5 +396,24 @@ fn set(timer: std::pin::Pin<&mut Sleep>, at: Instant) {
     let at = at.into();
     if timer.deadline() != at {
         timer.reset(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_wake_nobody_before_there_is_media() {
+        let now = Instant::now();
+        let mut r = Reports::default();
+        assert_eq!(r.poll_timeout(), None);
+        assert!(!r.handle_timeout(now + 10 * REPORT_EVERY));
+        assert_eq!(r.poll_timeout(), None);
+        r.begin(now);
+        let at = r.poll_timeout().unwrap();
+        assert!(!r.handle_timeout(now));
+        assert!(r.handle_timeout(at));
+        assert!(r.poll_timeout().unwrap() > at, "or the loop would spin");
     }
 }

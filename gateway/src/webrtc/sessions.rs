@@ -18,6 +18,9 @@ use crate::registry::Principal;
 pub const INBOX_MAX: usize = 512;
 /// Addresses one session may be heard from; the oldest is forgotten.
 const ADDRESSES_MAX: usize = 8;
+/// Sessions one device may publish by at once: its cameras, and those about to be superseded. One device that asks
+/// again and again must not take the places of all the others.
+const PUBLISHED_MAX: usize = 16;
 
 /// How a datagram came and how an answer goes back.
 #[derive(Clone, Debug)]
@@ -94,19 +97,28 @@ impl Sessions {
         let _closed = count.wait_for(|n| *n == 0).await.is_err();
     }
 
-    /// Takes a session in; None when there are as many as allowed.
-    pub fn open(&self, ufrag: &str, entry: Entry) -> Option<Seat> {
+    /// Takes a session in.
+    ///
+    /// # Errors
+    /// How many are allowed, when there are as many.
+    pub fn open(&self, ufrag: &str, entry: Entry) -> Result<Seat, usize> {
         let ufrag: Arc<str> = ufrag.into();
         let role = entry.role;
         let mut table = self.table.lock();
         if table.by_ufrag.len() >= self.max {
-            return None;
+            return Err(self.max);
+        }
+        if role == Role::Publish {
+            let theirs = |e: &&Entry| e.role == Role::Publish && e.owner == entry.owner;
+            if table.by_ufrag.values().filter(theirs).count() >= PUBLISHED_MAX {
+                return Err(PUBLISHED_MAX);
+            }
         }
         table.by_id.insert(entry.id.clone(), ufrag.clone());
         table.by_ufrag.insert(ufrag.clone(), entry);
         self.count.send_replace(table.by_ufrag.len());
         SESSIONS.with_label_values(&[role.name()]).inc();
-        Some(Seat {
+        Ok(Seat {
             sessions: self.clone(),
             ufrag,
             role,
@@ -248,13 +260,30 @@ mod tests {
         let (e, _rx) = entry("id", "anna");
         let stop = e.stop.clone();
         let _seat = s.open("frag", e).unwrap();
-        assert!(s.open("frag2", entry("id2", "bob").0).is_none());
+        assert_eq!(s.open("frag2", entry("id2", "bob").0).err(), Some(1));
         assert!(!s.close("id", &user("bob")));
         assert!(!s.close("nothing", &user("anna")));
         assert_eq!(s.find("id", &user("anna")).unwrap().0, "\"frag\"");
         assert!(s.close("id", &user("anna")));
         let mut notified = std::pin::pin!(stop.notified());
         assert!(notified.as_mut().enable());
+    }
+
+    #[test]
+    fn one_publisher_does_not_take_every_place() {
+        let s = Sessions::new(PUBLISHED_MAX + 2);
+        let publish = |n: usize, owner: &str| {
+            let mut e = entry(&format!("id{n}"), owner).0;
+            e.role = Role::Publish;
+            s.open(&format!("frag{n}"), e)
+        };
+        let mut seats: Vec<_> = (0..PUBLISHED_MAX)
+            .map(|n| publish(n, "bc-01").unwrap())
+            .collect();
+        assert_eq!(publish(100, "bc-01").err(), Some(PUBLISHED_MAX));
+        let _other = publish(101, "bc-02").unwrap();
+        seats.pop();
+        let _again = publish(102, "bc-01").unwrap();
     }
 
     #[test]

@@ -189,6 +189,17 @@ fn a_call_for_help_is_one_event_however_often_it_is_sent() {
     assert_eq!(s.device()["sos"], false);
 }
 
+/// Devices count their calls from 1 again after each start, or always send the same id.
+#[test]
+fn an_id_used_again_an_hour_later_is_another_call() {
+    let mut s = Scene::new();
+    assert_eq!(s.owned(s.sos(Some("1"), None)), ["sos"]);
+    s.wait(3599);
+    assert!(s.owned(s.sos(Some("1"), None)).is_empty());
+    s.wait(1);
+    assert_eq!(s.owned(s.sos(Some("1"), None)), ["sos"]);
+}
+
 #[test]
 fn calls_without_id_go_by_time_or_by_ten_seconds() {
     let mut s = Scene::new();

@@ -156,11 +156,18 @@ async fn map_files_stay_below_their_directory() {
 
 /// A request that no client library puts right first.
 async fn raw_get(address: SocketAddr, path: &str, token: &str) -> String {
+    raw(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nHost: box\r\nAuthorization: Bearer {token}\r\n"),
+    )
+    .await
+}
+
+/// `head` without the empty line at its end.
+async fn raw(address: SocketAddr, head: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: box\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-    );
+    let request = format!("{head}Connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
@@ -222,6 +229,13 @@ async fn unknown_addresses_methods_and_sizes() {
         .unwrap();
     assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
     error(large).await;
+    for path in ["/api/v1/login", "/bc-01/main/whip", "/bc-01/main/whep"] {
+        // The body never comes.
+        let head = format!("POST {path} HTTP/1.1\r\nHost: box\r\nContent-Length: 4294967296\r\n");
+        let answer = raw(b.address, &head).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(answer.contains("{\"error\":"), "{answer}");
+    }
 }
 
 #[tokio::test]
