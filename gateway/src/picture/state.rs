@@ -284,6 +284,10 @@ impl State {
     fn stream(&mut self, status: StreamStatus, now: Now, fx: &mut Effects) {
         let id = status.stream.clone();
         let former = self.streams.remove(&id);
+        if status.phase == "gone" {
+            fx.changes.push(Change::Gone(Key::Stream(id)));
+            return;
+        }
         if former.is_none()
             && matches!(status.phase, "waiting" | "lost")
             && self.devices.get(&id.device).is_none()

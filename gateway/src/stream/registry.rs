@@ -33,6 +33,10 @@ static BYTES_IN: LazyLock<IntCounterVec> = LazyLock::new(|| {
 static READERS: LazyLock<IntGaugeVec> =
     LazyLock::new(|| metrics::gauge("kerbside_stream_readers", "Readers now", &["stream"]));
 
+/// Names one device may have published under; the configuration is not bound by it. A recorder has a camera for each
+/// channel, but who invents a name each time must not take the places of all the others.
+pub(super) const NAMES_OF_A_DEVICE_MAX: usize = 64;
+
 /// Limits that hold for every stream.
 #[derive(Clone, Debug)]
 pub struct StreamsLimits {
@@ -157,6 +161,13 @@ impl Stream {
         }
     }
 
+    /// Lost, and nobody holds it. To be asked with the table locked, so that nobody takes it meanwhile.
+    fn is_abandoned(self: &Arc<Self>) -> bool {
+        !self.on_demand
+            && Arc::strong_count(self) == 1
+            && matches!(self.state.lock().phase, Phase::Idle | Phase::Lost)
+    }
+
     fn status(&self) -> StreamStatus {
         let state = self.state.lock();
         StreamStatus {
@@ -179,7 +190,7 @@ impl Stream {
 #[derive(Clone, Debug, Serialize)]
 pub struct StreamStatus {
     pub stream: StreamId,
-    /// `idle`, `live`, `waiting`, `lost`.
+    /// `idle`, `live`, `waiting`, `lost`; `gone`: forgotten, to make room for another one.
     pub phase: &'static str,
     /// How it is published: `rtsp`, `whip`, `pull`.
     pub protocol: Option<&'static str>,
@@ -188,6 +199,20 @@ pub struct StreamStatus {
     /// Frames published since the start of the gateway.
     pub frames: u64,
     pub ring_bytes: usize,
+}
+
+impl StreamStatus {
+    fn gone(id: &StreamId) -> Self {
+        Self {
+            stream: id.clone(),
+            phase: "gone",
+            protocol: None,
+            codecs: Vec::new(),
+            readers: 0,
+            frames: 0,
+            ring_bytes: 0,
+        }
+    }
 }
 
 /// Why somebody cannot publish or read.
@@ -225,8 +250,12 @@ impl Streams {
             return Ok(s.clone());
         }
         let mut map = self.map.write();
-        if map.len() >= self.limits.streams_max && !map.contains_key(id) {
-            return Err(SubscribeError::TooMany(self.limits.streams_max));
+        if !map.contains_key(id) {
+            let own = |s: &StreamId| s.device == id.device;
+            if !on_demand {
+                self.make_room(&mut map, NAMES_OF_A_DEVICE_MAX, own)?;
+            }
+            self.make_room(&mut map, self.limits.streams_max, |_| true)?;
         }
         Ok(map
             .entry(id.clone())
@@ -252,6 +281,31 @@ impl Streams {
                 })
             })
             .clone())
+    }
+
+    /// Lets a lost stream go when there are already `max` of this kind.
+    fn make_room(
+        &self,
+        map: &mut HashMap<StreamId, Arc<Stream>>,
+        max: usize,
+        kind: impl Fn(&StreamId) -> bool,
+    ) -> Result<(), SubscribeError> {
+        if map.keys().filter(|id| kind(id)).count() < max {
+            return Ok(());
+        }
+        let gone = map
+            .values()
+            .find(|s| kind(&s.id) && s.is_abandoned())
+            .map(|s| s.id.clone())
+            .ok_or(SubscribeError::TooMany(max))?;
+        map.remove(&gone);
+        let label = [&*gone.to_string()];
+        // A metric that was never touched has no such line.
+        drop(FRAMES_IN.remove_label_values(&label));
+        drop(BYTES_IN.remove_label_values(&label));
+        drop(READERS.remove_label_values(&label));
+        self.changed.mark(&gone);
+        Ok(())
     }
 
     /// Registers a camera that is pulled when somebody reads. The returned watch holds the number of readers.
@@ -380,8 +434,10 @@ impl Streams {
                 let map = self.map.read();
                 return ids
                     .iter()
-                    .filter_map(|id| map.get(id))
-                    .map(|s| s.status())
+                    .map(|id| {
+                        map.get(id)
+                            .map_or_else(|| StreamStatus::gone(id), |s| s.status())
+                    })
                     .collect();
             }
             self.changed.wake.notified().await;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kerbside_codecs::media::{Codec, Medium, Payloads};
 
+use super::registry::NAMES_OF_A_DEVICE_MAX;
 use super::*;
 use crate::ids::StreamId;
 
@@ -245,4 +246,35 @@ fn names_are_limited() {
         streams.publish(&id(), vec![], "rtsp").err(),
         Some(SubscribeError::NoMedia)
     );
+}
+
+#[tokio::test]
+async fn a_device_with_ever_new_names_keeps_nobody_out() {
+    let streams = Streams::new(limits());
+    let publish = |device: &str, camera: usize| {
+        let id = StreamId::new(device, &format!("c{camera}")).unwrap();
+        streams.publish(&id, video(), "rtsp")
+    };
+    let mut live: Vec<_> = (0..NAMES_OF_A_DEVICE_MAX)
+        .map(|n| publish("bc-01", n).unwrap())
+        .collect();
+    assert_eq!(
+        publish("bc-01", 1000).err(),
+        Some(SubscribeError::TooMany(NAMES_OF_A_DEVICE_MAX)),
+        "all are live"
+    );
+    let _other = publish("bc-02", 0).unwrap();
+    live.pop();
+    assert!(publish("bc-01", 1001).is_err(), "may come back");
+    streams.sweep(Instant::now() + limits().publisher_grace);
+    streams.changes().await;
+    let _new = publish("bc-01", 1002).unwrap();
+    let gone: Vec<_> = streams
+        .changes()
+        .await
+        .into_iter()
+        .filter(|s| s.phase == "gone")
+        .map(|s| s.stream.to_string())
+        .collect();
+    assert_eq!(gone, [format!("bc-01/c{}", NAMES_OF_A_DEVICE_MAX - 1)]);
 }

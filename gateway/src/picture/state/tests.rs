@@ -373,6 +373,8 @@ fn streams_are_shown_and_their_loss_is_an_event() {
     assert!(s.owned(status("lost")).is_empty());
     s.owned(status("live"));
     assert_eq!(s.owned(status("lost")), ["stream_lost"]);
+    assert!(s.owned(status("gone")).is_empty());
+    assert_eq!(s.snapshot()["streams"], serde_json::json!([]));
 }
 
 #[test]
