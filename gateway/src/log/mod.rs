@@ -4,6 +4,9 @@
 //! Levels: `RUST_LOG`, by default `info` for the gateway and `warn` for libraries.
 
 mod journal;
+mod sparing;
+
+pub use sparing::Sparing;
 
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;

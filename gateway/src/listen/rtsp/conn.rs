@@ -61,7 +61,7 @@ pub async fn run<S: AsyncRead + AsyncWrite>(
     };
     let reason = conn.serve(stream).await;
     tracing::debug!(peer = %ends.peer, reason, "RTSP connection ended");
-    if conn.push.is_some() || conn.play.is_some() {
+    if (conn.push.is_some() || conn.play.is_some()) && conn.shared.may_say(ends.peer) {
         tracing::info!(stream = conn.session.stream(), peer = %ends.peer, reason, "RTSP session ended");
     }
     reason

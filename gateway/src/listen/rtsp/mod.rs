@@ -24,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::log::Sparing;
 use crate::metrics;
 use crate::registry::{Guard, Registry};
 use crate::stream::Streams;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub udp_ports: Option<RangeInclusive<u16>>,
     pub connections_max: usize,
     nonces: Nonces,
+    /// A camera that comes and goes all the time does not fill the log.
+    lines: Sparing,
     began: Instant,
 }
 
@@ -63,8 +66,15 @@ impl Shared {
             udp_ports: None,
             connections_max: CONNECTIONS_MAX,
             nonces: Nonces::new(rand::random()),
+            lines: Sparing::default(),
             began: Instant::now(),
         }
+    }
+}
+
+impl Shared {
+    fn may_say(&self, peer: SocketAddr) -> bool {
+        self.lines.may_say(peer.ip(), Instant::now())
     }
 }
 

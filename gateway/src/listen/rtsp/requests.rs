@@ -253,14 +253,18 @@ impl Conn {
             Instant::now(),
         );
         self.push = Some(push.map_err(|e| {
-            tracing::warn!(stream = %id, error = %e, "a publisher was refused");
+            if self.shared.may_say(self.ends.peer) {
+                tracing::warn!(stream = %id, error = %e, "a publisher was refused");
+            }
             Response::new(match e {
                 SubscribeError::NoMedia => Status::UnsupportedMediaType,
                 _ => Status::Unavailable,
             })
         })?);
         self.session.recording();
-        tracing::info!(stream = %id, peer = %self.ends.peer, "RTSP publisher records");
+        if self.shared.may_say(self.ends.peer) {
+            tracing::info!(stream = %id, peer = %self.ends.peer, "RTSP publisher records");
+        }
         Ok(self.in_session(ok))
     }
 }
