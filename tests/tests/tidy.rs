@@ -307,3 +307,44 @@ fn unsafe_stays_in_its_module() {
     }
     none("unsafe outside gateway/src/udp.rs", &faults);
 }
+
+/// Licences that a box may be shipped with; all permissive.
+const LICENCES: [&str; 12] = [
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "ISC",
+    "LLVM-exception",
+    "MIT",
+    "MIT-0",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
+#[test]
+fn every_crate_has_a_licence_that_may_be_shipped() {
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let said = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked", "--offline"])
+        .arg(format!("--filter-platform={host}"))
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let all: serde_json::Value = serde_json::from_slice(&said.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&said.stderr)));
+    let mut faults = Vec::new();
+    for package in all["packages"].as_array().unwrap() {
+        let licence = package["license"].as_str().unwrap_or("none");
+        let known = licence
+            .split(|c: char| c.is_whitespace() || "/()".contains(c))
+            .filter(|w| !matches!(*w, "" | "OR" | "AND" | "WITH"))
+            .all(|w| LICENCES.contains(&w));
+        if !known {
+            faults.push(format!("{}: {licence}", package["name"]));
+        }
+    }
+    none("licences that are not on the list", &faults);
+}
