@@ -181,6 +181,25 @@ async fn outcomes() {
 }
 
 #[tokio::test]
+async fn a_new_event_waits_for_each_of_its_platforms_where_screens_see_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let routes = [
+        ("joint".to_owned(), Vec::new()),
+        ("traffic".to_owned(), vec!["parking".to_owned()]),
+    ];
+    let outbox = Outbox::open(dir.path(), &routes).unwrap();
+    let new = event("sos", Priority::P0);
+    let id = new.id;
+    outbox.append(new).await.unwrap();
+    let waiting = outbox.changes().await;
+    let waiting: Vec<_> = waiting
+        .iter()
+        .map(|(id, d)| (*id, d.platform.as_str(), d.state, d.attempts))
+        .collect();
+    assert_eq!(waiting, [(id, "joint", DeliveryState::Pending, 0)]);
+}
+
+#[tokio::test]
 async fn a_clock_that_was_wrong_delays_nothing_for_long() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = Outbox::open(dir.path(), &both()).unwrap();

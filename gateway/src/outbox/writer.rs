@@ -13,7 +13,7 @@ use super::retention::{Pass, Retention};
 use super::store::Store;
 use super::{Appended, Lane, OutboxError, Outcome, Shared};
 use crate::clock::unix_ms;
-use crate::event::Delivery;
+use crate::event::{Delivery, DeliveryState};
 use crate::ids::EventId;
 use crate::{ledger, metrics};
 
@@ -200,6 +200,9 @@ impl Writer<'_> {
                         APPENDS.with_label_values(&["new"]).inc();
                         for lane in self.shared.lanes.iter().filter(|l| l.wants(&event)) {
                             self.pending(lane);
+                            self.shared
+                                .changes
+                                .put(event.id, lane.name.clone(), waiting(lane));
                         }
                     }
                     Appended::Again(_) => APPENDS.with_label_values(&["again"]).inc(),
@@ -368,4 +371,15 @@ fn account(platform: &str, outcome: &Outcome) {
         Outcome::RetryAt { .. } => return,
     }
     backlog(platform).dec();
+}
+
+/// What screens see of an event that no platform was asked about yet.
+fn waiting(lane: &Lane) -> Delivery {
+    Delivery {
+        platform: lane.name.to_string(),
+        state: DeliveryState::Pending,
+        attempts: 0,
+        error: None,
+        updated_ms: unix_ms(),
+    }
 }

@@ -29,12 +29,17 @@ use store::Store;
 /// Realm of Digest and Basic challenges; part of the stored HA1, so it never changes.
 pub const REALM: &str = "kerbside";
 
+/// First parts of HTTP addresses that are not streams.
+const RESERVED: [&str; 2] = ["api", "map"];
+
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     #[error(transparent)]
     BadId(#[from] crate::ids::BadId),
     #[error("{0} is already registered; revoke it first, then add it again for a new secret")]
     Exists(String),
+    #[error("{0} is an address of the gateway itself; choose another id")]
+    Reserved(String),
     #[error("{0} is not registered")]
     Unknown(String),
     #[error("registry database: {0}")]
@@ -97,6 +102,9 @@ impl Registry {
         unit: Option<&str>,
     ) -> Result<String, RegistryError> {
         crate::ids::DeviceId::parse(id)?;
+        if RESERVED.contains(&id) {
+            return Err(RegistryError::Reserved(id.to_owned()));
+        }
         let secret = new_secret();
         let hashes = Hashes::of(id, &secret);
         let device = Device {
@@ -365,6 +373,10 @@ mod tests {
         assert!(matches!(
             r.add_device("x", DeviceKind::Radio, None),
             Err(RegistryError::Exists(_))
+        ));
+        assert!(matches!(
+            r.add_device("api", DeviceKind::Radio, None),
+            Err(RegistryError::Reserved(_))
         ));
         assert!(matches!(
             r.add_device("a/b", DeviceKind::Radio, None),

@@ -10,7 +10,7 @@ use crate::picture::feed::Change;
 /// Events whose deliveries are followed; as many as a snapshot has.
 const EVENTS_MAX: usize = 200;
 /// Deliveries of events that are not here yet: a platform can be faster than the outbox's answer to us.
-pub const EARLY_MAX: usize = 64;
+pub const EARLY_MAX: usize = 512;
 
 #[derive(Default)]
 pub struct Events {
