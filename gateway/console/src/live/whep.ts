@@ -114,11 +114,21 @@ export class WhepSession {
     this.deleteSession();
   }
 
+  /** The gateway's goodbye shows at the DTLS transport at once; the connection state follows many seconds later. */
+  private watchGoodbye(): void {
+    const transport = this.pc.getReceivers()[0]?.transport;
+    if (!transport) return;
+    transport.onstatechange = () => {
+      if (transport.state === 'closed' && !this.ended) this.end({ why: 'broken' });
+    };
+  }
+
   private connectionChanged(): void {
     switch (this.pc.connectionState) {
       case 'connected':
         if (this.timer !== null) window.clearTimeout(this.timer);
         this.timer = null;
+        this.watchGoodbye();
         this.user.onConnected();
         break;
       case 'disconnected':
