@@ -28,6 +28,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -380,15 +381,27 @@ impl Drop for Inner {
 }
 
 /// One gateway per state directory: two would deliver everything twice.
+/// How long a start waits for another gateway on the same state directory to be gone.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+
 fn lock(state_dir: &Path) -> Result<std::fs::File, OpenError> {
     let path = state_dir.join("events.lock");
     let file = std::fs::File::create(&path).map_err(|source| OpenError::File {
         path: path.clone(),
         source,
     })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path }),
-        Err(std::fs::TryLockError::Error(source)) => Err(OpenError::File { path, source }),
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // A gateway that was killed a moment ago may still be going.
+            Err(std::fs::TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse { path }),
+            Err(std::fs::TryLockError::Error(source)) => {
+                return Err(OpenError::File { path, source });
+            }
+        }
     }
 }

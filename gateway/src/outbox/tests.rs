@@ -250,6 +250,22 @@ async fn platforms_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_start_waits_for_one_that_is_just_going() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Outbox::open(dir.path(), &[]).unwrap();
+    let path = dir.path().to_owned();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let second = tokio::task::spawn_blocking(move || {
+        begin.send(()).unwrap();
+        Outbox::open(&path, &[])
+    });
+    begun.await.unwrap();
+    first.close().await;
+    drop(first);
+    assert!(second.await.unwrap().is_ok());
+}
+
+#[tokio::test]
 async fn one_gateway_per_state_directory() {
     let dir = tempfile::tempdir().unwrap();
     let _first = Outbox::open(dir.path(), &[]).unwrap();
