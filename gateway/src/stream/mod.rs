@@ -11,12 +11,12 @@ mod reader;
 mod registry;
 mod retime;
 mod ring;
+mod status;
 #[cfg(test)]
 mod tests;
 
 pub use ingress::Ingress;
 pub use reader::{Item, Reader};
-pub use registry::{
-    Phase, Publisher, StreamStatus, Streams, StreamsLimits, SubscribeError, Superseded,
-};
+pub use registry::{Publisher, Streams, Superseded};
 pub use ring::{Frame, NewFrame};
+pub use status::{Phase, StreamStatus, StreamsLimits, SubscribeError};

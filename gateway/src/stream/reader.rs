@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use kerbside_codecs::media::{Medium, MediumKind};
 
-use super::registry::{Phase, Stream};
+use super::registry::Stream;
 use super::retime::Retime;
 use super::ring::Frame;
+use super::status::Phase;
 use crate::ledger::FRAMES;
 
 /// What a reader gets next.

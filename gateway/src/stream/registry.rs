@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use kerbside_codecs::media::{Medium, MediumKind};
 use parking_lot::{Mutex, RwLock};
 use prometheus::{IntCounterVec, IntGaugeVec};
-use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use super::reader::Reader;
 use super::ring::{NewFrame, Ring};
+use super::status::{Phase, StreamStatus, StreamsLimits, SubscribeError};
 use crate::ids::{DeviceId, StreamId};
 use crate::metrics;
 
@@ -36,59 +36,6 @@ static READERS: LazyLock<IntGaugeVec> =
 /// Names one device may have published under; the configuration is not bound by it. A recorder has a camera for each
 /// channel, but who invents a name each time must not take the places of all the others.
 pub(super) const NAMES_OF_A_DEVICE_MAX: usize = 64;
-
-/// Limits that hold for every stream.
-#[derive(Clone, Debug)]
-pub struct StreamsLimits {
-    /// Ring: at most this old, but always the newest group of pictures.
-    pub ring_age_max: Duration,
-    /// Ring: at most so many bytes, even if that cuts the newest group.
-    pub ring_bytes_max: usize,
-    /// A reader further behind the live edge jumps to the newest key frame.
-    pub reader_behind_max: Duration,
-    /// How long a stream without publisher waits for its return before it is lost.
-    pub publisher_grace: Duration,
-    /// Shortest time between two key-frame requests to one publisher.
-    pub key_frame_request_interval: Duration,
-    pub streams_max: usize,
-}
-
-impl Default for StreamsLimits {
-    fn default() -> Self {
-        Self {
-            ring_age_max: Duration::from_secs(10),
-            ring_bytes_max: 32 << 20,
-            reader_behind_max: Duration::from_secs(3),
-            publisher_grace: Duration::from_secs(15),
-            key_frame_request_interval: Duration::from_secs(1),
-            streams_max: 2048,
-        }
-    }
-}
-
-/// Where a stream is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Configured for pull on demand; nobody publishes because nobody reads.
-    Idle,
-    /// A publisher is connected.
-    Live,
-    /// The publisher left at this moment; readers stay and wait for it.
-    Waiting(Instant),
-    /// The grace is over.
-    Lost,
-}
-
-impl Phase {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Live => "live",
-            Self::Waiting(_) => "waiting",
-            Self::Lost => "lost",
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct StreamState {
@@ -184,48 +131,6 @@ impl Stream {
             ring_bytes: state.ring.bytes(),
         }
     }
-}
-
-/// What operators see of a stream.
-#[derive(Clone, Debug, Serialize)]
-pub struct StreamStatus {
-    pub stream: StreamId,
-    /// `idle`, `live`, `waiting`, `lost`; `gone`: forgotten, to make room for another one.
-    pub phase: &'static str,
-    /// How it is published: `rtsp`, `whip`, `pull`.
-    pub protocol: Option<&'static str>,
-    pub codecs: Vec<&'static str>,
-    pub readers: usize,
-    /// Frames published since the start of the gateway.
-    pub frames: u64,
-    pub ring_bytes: usize,
-}
-
-impl StreamStatus {
-    fn gone(id: &StreamId) -> Self {
-        Self {
-            stream: id.clone(),
-            phase: "gone",
-            protocol: None,
-            codecs: Vec::new(),
-            readers: 0,
-            frames: 0,
-            ring_bytes: 0,
-        }
-    }
-}
-
-/// Why somebody cannot publish or read.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum SubscribeError {
-    #[error("no stream of this name is live")]
-    NotFound,
-    #[error("the camera did not deliver within the time limit")]
-    Timeout,
-    #[error("too many streams: the limit is {0}")]
-    TooMany(usize),
-    #[error("the offer has no medium that can be carried")]
-    NoMedia,
 }
 
 /// All streams of this box. Cheap to clone.
