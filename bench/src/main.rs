@@ -1,9 +1,9 @@
 //! `kerbside-bench`: figures of bench/RESULTS.md, each with its command. A benchmark is no test: nothing fails here.
 
 mod camera;
+mod fanout;
 mod mqtt;
 mod process;
-mod report;
 mod rtsp;
 mod rtsp_client;
 mod whep;

@@ -3,61 +3,22 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
 
 use crate::camera;
-use crate::process::{Gateway, RTSP, quantile};
-use crate::report::Fanout;
+use crate::fanout::{Fanout, Seen};
+use crate::process::RTSP;
 use crate::rtsp_client::RtspClient;
 
-/// What one reader saw.
-#[derive(Default)]
-pub struct Seen {
-    pub join_ms: f64,
-    pub frames: u64,
-    pub latency_ms: Vec<f64>,
-}
-
 pub async fn run(kerbside: &Path, readers: usize, seconds: u64) -> anyhow::Result<Fanout> {
-    let (gateway, passwords, token) = Gateway::start(kerbside, &["cam".to_owned()])?;
-    let password = passwords[0].clone();
-    let publisher =
-        tokio::spawn(async move { camera::publish(RTSP, "cam/main", "cam", &password).await });
-    let idle_rss = gateway.server.rss()?;
-    let (tx, mut rx) = mpsc::channel(readers.max(1));
-    let (count_tx, count) = tokio::sync::watch::channel(false);
-    for _ in 0..readers {
-        let (token, tx, count) = (token.clone(), tx.clone(), count.clone());
-        tokio::spawn(async move {
-            let seen = read(&token, seconds, count).await;
-            let _ = tx.send(seen).await;
-        });
-    }
-    drop(tx);
-    // Joins are over after 5 s; then the clock runs.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let cpu = gateway.server.cpu()?;
-    let rss = gateway.server.rss()?;
-    let started = Instant::now();
-    count_tx.send(true).context("no reader is left")?;
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let cpu = gateway.server.cpu()? - cpu;
-    let wall = started.elapsed();
-    let mut all = Vec::new();
-    while let Some(seen) = rx.recv().await {
-        all.push(seen?);
-    }
-    publisher.abort();
-    Ok(Fanout::of(
+    Fanout::measure(
         "RTSP/TCP",
+        kerbside,
         readers,
-        wall,
-        cpu,
-        rss.saturating_sub(idle_rss),
-        &all,
-    ))
+        seconds,
+        |token, count| async move { read(&token, seconds, count).await },
+    )
+    .await
 }
 
 async fn read(
@@ -123,14 +84,4 @@ async fn read(
             () = tokio::time::sleep_until(wait) => return Ok(seen),
         }
     }
-}
-
-/// p50 and p99 over all readers.
-pub fn latencies(all: &[Seen]) -> (f64, f64) {
-    let mut l: Vec<f64> = all
-        .iter()
-        .flat_map(|s| s.latency_ms.iter().copied())
-        .collect();
-    l.sort_by(f64::total_cmp);
-    (quantile(&l, 0.5), quantile(&l, 0.99))
 }

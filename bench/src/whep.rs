@@ -16,50 +16,21 @@ use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::camera;
-use crate::process::{Gateway, HTTP, RTSP};
-use crate::report::Fanout;
-use crate::rtsp::Seen;
+use crate::fanout::{Fanout, Seen};
+use crate::process::HTTP;
 
 pub async fn run(kerbside: &Path, readers: usize, seconds: u64) -> anyhow::Result<Fanout> {
-    let (gateway, passwords, token) = Gateway::start(kerbside, &["cam".to_owned()])?;
-    let password = passwords[0].clone();
-    let publisher =
-        tokio::spawn(async move { camera::publish(RTSP, "cam/main", "cam", &password).await });
-    let idle_rss = gateway.server.rss()?;
-    let (tx, mut rx) = mpsc::channel(readers.max(1));
-    let (count_tx, count) = watch::channel(false);
-    for _ in 0..readers {
-        let (token, tx, count) = (token.clone(), tx.clone(), count.clone());
-        tokio::spawn(async move {
-            let seen = read(&token, seconds, count).await;
-            let _ = tx.send(seen).await;
-        });
-    }
-    drop(tx);
-    tokio::time::sleep(Duration::from_secs(8)).await;
-    let cpu = gateway.server.cpu()?;
-    let rss = gateway.server.rss()?;
-    let started = Instant::now();
-    count_tx.send(true).context("no reader is left")?;
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let cpu = gateway.server.cpu()? - cpu;
-    let wall = started.elapsed();
-    let mut all = Vec::new();
-    while let Some(seen) = rx.recv().await {
-        all.push(seen?);
-    }
-    publisher.abort();
-    Ok(Fanout::of(
+    Fanout::measure(
         "WHEP",
+        kerbside,
         readers,
-        wall,
-        cpu,
-        rss.saturating_sub(idle_rss),
-        &all,
-    ))
+        seconds,
+        |token, count| async move { read(&token, seconds, count).await },
+    )
+    .await
 }
 
 async fn read(token: &str, seconds: u64, mut count: watch::Receiver<bool>) -> anyhow::Result<Seen> {
