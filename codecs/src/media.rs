@@ -52,6 +52,15 @@ impl Codec {
     }
 }
 
+/// When a frame was captured, and how sure that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// Microseconds since 1970 UTC.
+    pub utc_us: i64,
+    /// The true moment lies within this many microseconds of `utc_us`, as far as the stream's clock model can tell.
+    pub uncertainty_us: u32,
+}
+
 /// The RTP payloads of one frame, back to back: built once, shared by all readers.
 #[derive(Clone, Debug, Default)]
 pub struct Payloads {

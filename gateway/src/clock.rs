@@ -33,9 +33,14 @@ impl Now {
 
 /// Milliseconds since 1970 UTC.
 pub fn unix_ms() -> i64 {
+    unix_us() / 1000
+}
+
+/// Microseconds since 1970 UTC.
+pub fn unix_us() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+        .map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// RFC 3339 in UTC with milliseconds, e.g. `2026-11-21T08:00:00.123Z`.

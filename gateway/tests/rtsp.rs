@@ -563,6 +563,10 @@ async fn a_reader_that_takes_nothing_is_closed_and_holds_up_nobody() {
                 key: true,
                 time: pushed * 40,
                 arrived: Instant::now(),
+                captured: kerbside_codecs::media::Captured {
+                    utc_us: 0,
+                    uncertainty_us: 0,
+                },
                 payloads: Payloads::single(payload.clone()),
             };
             publisher.push(frame).unwrap();

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use kerbside_codecs::media::{Medium, MediumKind};
+use kerbside_codecs::media::{Captured, Medium, MediumKind};
 use kerbside_codecs::rtp::{Assembled, Assembler, Packet, Stats, Window};
 use prometheus::IntCounterVec;
 
 use super::registry::{Publisher, Superseded};
 use super::ring::NewFrame;
-use crate::metrics;
+use crate::{clock, metrics};
 
 static PACKETS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     metrics::counter(
@@ -170,6 +170,7 @@ impl Ingress {
                 key: f.key,
                 time: f.time,
                 arrived: f.arrived,
+                captured: by_arrival(f.arrived),
                 payloads: f.payloads,
             })?;
         }
@@ -205,6 +206,17 @@ impl Ingress {
                 );
             }
         }
+    }
+}
+
+/// Cameras send what they captured within this, as long as nothing better is known: 0.5 s.
+const ARRIVAL_UNCERTAINTY_US: u32 = 500_000;
+
+fn by_arrival(arrived: Instant) -> Captured {
+    let ago = i64::try_from(arrived.elapsed().as_micros()).unwrap_or(i64::MAX);
+    Captured {
+        utc_us: clock::unix_us().saturating_sub(ago),
+        uncertainty_us: ARRIVAL_UNCERTAINTY_US,
     }
 }
 

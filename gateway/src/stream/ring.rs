@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kerbside_codecs::media::Payloads;
+use kerbside_codecs::media::{Captured, Payloads};
 
 /// A frame on its way into a ring.
 #[derive(Clone, Debug)]
@@ -17,6 +17,7 @@ pub struct NewFrame {
     /// Media time in ticks of the medium's clock, extended to 64 bits, never wrapping.
     pub time: u64,
     pub arrived: Instant,
+    pub captured: Captured,
     pub payloads: Payloads,
 }
 
@@ -31,6 +32,7 @@ pub struct Frame {
     pub key: bool,
     pub time: u64,
     pub arrived: Instant,
+    pub captured: Captured,
     pub payloads: Payloads,
 }
 
@@ -69,6 +71,7 @@ impl Ring {
             key,
             time,
             arrived,
+            captured,
             payloads,
         } = frame;
         self.frames.push_back(Arc::new(Frame {
@@ -78,6 +81,7 @@ impl Ring {
             key,
             time,
             arrived,
+            captured,
             payloads,
         }));
         self.trim(arrived);
@@ -141,6 +145,10 @@ mod tests {
             key,
             time: 0,
             arrived: at,
+            captured: Captured {
+                utc_us: 0,
+                uncertainty_us: 0,
+            },
             payloads: Payloads::single(Bytes::from(vec![0; size])),
         }
     }

@@ -49,6 +49,10 @@ fn push(publisher: &Publisher, began: Instant, n: u64, gop: u64) -> Result<(), S
         key: n.is_multiple_of(gop),
         time: n * TICKS,
         arrived: began + Duration::from_millis(n * 33),
+        captured: kerbside_codecs::media::Captured {
+            utc_us: 0,
+            uncertainty_us: 0,
+        },
         payloads: Payloads::single(Bytes::from_static(b"frame")),
     })
 }
@@ -141,6 +145,10 @@ async fn old_sound_is_not_replayed() {
                 key: true,
                 time: n * 160,
                 arrived: began,
+                captured: kerbside_codecs::media::Captured {
+                    utc_us: 0,
+                    uncertainty_us: 0,
+                },
                 payloads: Payloads::single(Bytes::from_static(b"a")),
             })
             .unwrap();

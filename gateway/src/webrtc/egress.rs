@@ -233,6 +233,10 @@ mod tests {
             key: true,
             time: 0,
             arrived: Instant::now(),
+            captured: kerbside_codecs::media::Captured {
+                utc_us: 0,
+                uncertainty_us: 0,
+            },
             payloads: Payloads::new(data.into(), ends),
         })
     }

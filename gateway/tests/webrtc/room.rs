@@ -336,6 +336,10 @@ async fn run(publisher: Publisher, units: Vec<Vec<Bytes>>, leaps: bool) {
             key,
             time: (1 << 40) + n * 3600,
             arrived,
+            captured: kerbside_codecs::media::Captured {
+                utc_us: 0,
+                uncertainty_us: 0,
+            },
             payloads: packetize_h264(unit, PAYLOAD_BYTES_MAX),
         };
         let audio = NewFrame {
@@ -343,6 +347,10 @@ async fn run(publisher: Publisher, units: Vec<Vec<Bytes>>, leaps: bool) {
             key: true,
             time: (1 << 40) + n * 320,
             arrived,
+            captured: kerbside_codecs::media::Captured {
+                utc_us: 0,
+                uncertainty_us: 0,
+            },
             payloads: Payloads::single(Bytes::from_static(&[0xff; 320])),
         };
         if publisher.push(video).is_err() || publisher.push(audio).is_err() {
