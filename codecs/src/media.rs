@@ -107,6 +107,13 @@ impl Payloads {
         Some(self.data.slice(start..end))
     }
 
+    /// Payload `i`, borrowed.
+    pub fn get_slice(&self, i: usize) -> Option<&[u8]> {
+        let end = *self.ends.get(i)? as usize;
+        let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
+        self.data.get(start..end)
+    }
+
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.ends.len()).map(|i| {
             let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };

@@ -49,6 +49,7 @@ impl Gateway {
             registry.clone(),
             Arc::new(Guard::default()),
             streams.clone(),
+            kerbside::stream::Fanout::start(2).unwrap(),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

@@ -22,7 +22,7 @@ use crate::outbox::Outbox;
 use crate::picture::{Grid, Picture, Rules};
 use crate::registry::{Guard, Registry};
 use crate::screen::{self, Ready, Screen};
-use crate::stream::Streams;
+use crate::stream::{Fanout, Streams};
 use crate::webrtc::WebRtc;
 use crate::{notify, sink, tls};
 use sockets::Sockets;
@@ -65,6 +65,8 @@ async fn serve(
     let guard = Arc::new(Guard::default());
     let outbox = Outbox::open(state_dir, &routes(&config))?;
     let streams = Streams::new(config.streams.clone());
+    let fanout = Fanout::start(std::thread::available_parallelism().map_or(2, usize::from))
+        .context("the fan-out threads could not be started")?;
     let grid = Grid::parse(config.grid.as_deref().unwrap_or(EMPTY_GRID)).map_err(|faults| {
         anyhow::anyhow!("grid.geojson: {faults:?}; run `kerbside check` for all faults")
     })?;
@@ -126,6 +128,7 @@ async fn serve(
         registry.clone(),
         guard.clone(),
         streams.clone(),
+        fanout.clone(),
     ));
     let mut device_tasks = Vec::new();
     for (key, addr, tls) in with_tls(

@@ -6,6 +6,8 @@
 //! A reader is a cursor: it costs no memory and cannot hold anybody up. One that falls out of the ring, or too far
 //! behind the live edge, jumps to the newest key frame and is told how many frames it lost.
 
+mod about;
+mod fanout;
 mod ingress;
 mod reader;
 mod registry;
@@ -15,6 +17,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use about::{About, ReaderStatus};
+pub use fanout::{At, Fanout, Flow, Kick, Outlet};
 pub use ingress::Ingress;
 pub use reader::{Item, Reader};
 pub use registry::{Publisher, Streams, Superseded};

@@ -1,13 +1,19 @@
 //! A reader's cursor on a ring.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
-use kerbside_codecs::media::{Medium, MediumKind};
+use kerbside_codecs::media::{Captured, Medium, MediumKind};
 
+use super::about::{About, READERS_ENDED};
+use super::fanout::Listener;
 use super::registry::Stream;
 use super::retime::Retime;
 use super::ring::Frame;
-use super::status::Phase;
+use super::status::{Phase, StreamsLimits};
+use crate::ids::StreamId;
 use crate::ledger::FRAMES;
 
 /// What a reader gets next.
@@ -33,17 +39,26 @@ pub struct Reader {
     /// Of the frame given out last: another publisher's frames cannot be decoded on top of the former's.
     epoch: Option<u32>,
     retime: Vec<Retime>,
+    /// Newest frame of each medium at the join or jump, as given to this reader: what a replay leads up to.
+    edges: Vec<Option<(Captured, u64)>>,
+    /// Not yet at the live edge since the join or jump.
+    catching_up: bool,
     lost: u64,
     pending: u64,
+    about: Arc<About>,
 }
 
 impl Reader {
     pub(super) fn new(stream: Arc<Stream>, media: Arc<[Medium]>) -> Self {
         stream.readers_changed(1);
         let retime = media.iter().map(|m| Retime::new(m.clock_rate)).collect();
+        let edges = vec![None; media.len()];
         let mut r = Self {
             stream,
             media,
+            edges,
+            catching_up: true,
+            about: Arc::default(),
             next_seq: 0,
             need_key: true,
             epoch: None,
@@ -65,6 +80,75 @@ impl Reader {
         self.lost
     }
 
+    /// Who reads, for who asks about the stream's readers.
+    pub fn introduce(&mut self, who: &str, protocol: &'static str, peer: SocketAddr) {
+        self.about = About::new(who, protocol, peer);
+        self.stream.readers_list.lock().push(Arc::downgrade(&self.about));
+    }
+
+    /// What is measured about this reader.
+    pub fn about(&self) -> &Arc<About> {
+        &self.about
+    }
+
+    pub fn stream_id(&self) -> &StreamId {
+        &self.stream.id
+    }
+
+    pub fn limits(&self) -> &StreamsLimits {
+        &self.stream.limits
+    }
+
+    /// The newest frame of a medium when the reader joined or jumped: when it was captured, and its time for this
+    /// reader. Frames before it are squeezed and say nothing about the clock.
+    pub fn edge(&self, medium: usize) -> Option<(Captured, u64)> {
+        self.edges.get(medium).copied().flatten()
+    }
+
+    /// Is this frame older than the live edge at the join or jump?
+    pub fn is_replay(&self, frame: &Frame) -> bool {
+        self.retime
+            .get(usize::from(frame.medium))
+            .is_some_and(|r| r.is_replay(frame.seq))
+    }
+
+    /// Has it not reached the live edge yet, since the join or jump?
+    pub fn is_catching_up(&self) -> bool {
+        self.catching_up
+    }
+
+    /// A frame went out.
+    pub(super) fn sent(&self, frame: &Frame, now: Instant) {
+        self.about.sent(frame, now);
+    }
+
+    /// It is over, for this reason.
+    pub(super) fn ended(&self, reason: &'static str) {
+        READERS_ENDED
+            .with_label_values(&[self.about.protocol(), reason])
+            .inc();
+    }
+
+    /// Names the stream among those a fan-out thread serves, as long as this reader lives.
+    pub(super) fn stream_key(&self) -> usize {
+        Arc::as_ptr(&self.stream) as usize
+    }
+
+    pub(super) fn listen(&self, listener: Listener) {
+        let mut state = self.stream.state.lock();
+        state.listeners = state.listeners.iter().cloned().chain([listener]).collect();
+    }
+
+    pub(super) fn unlisten(&self, dirty: &Arc<AtomicBool>) {
+        let mut state = self.stream.state.lock();
+        state.listeners = state
+            .listeners
+            .iter()
+            .filter(|l| !l.is(dirty))
+            .cloned()
+            .collect();
+    }
+
     /// Asks the publisher for a key frame (rate-limited per stream).
     pub fn want_key_frame(&self) {
         self.stream.want_key_frame();
@@ -72,6 +156,7 @@ impl Reader {
 
     /// Starts anew at the newest key frame, squeezed to the live edge; without one, waits for it and asks for it.
     fn jump(&mut self) {
+        self.catching_up = true;
         let state = self.stream.state.lock();
         match state.ring.newest_key() {
             Some(key) => {
@@ -84,7 +169,8 @@ impl Reader {
                         .filter_map(|s| state.ring.get(s))
                         .find(|f| usize::from(f.medium) == i)
                     {
-                        r.start(f.seq, f.time);
+                        let time = r.start(f.seq, f.time, f.arrived, f.epoch);
+                        self.edges[i] = Some((f.captured, time));
                     }
                 }
             }
@@ -119,7 +205,18 @@ impl Reader {
             }
             let head = state.ring.next_seq();
             if self.next_seq >= head {
+                self.catching_up = false;
                 return None;
+            }
+            if self.catching_up
+                && !self.need_key
+                && let Some(key) = state.ring.newest_key()
+                && key > self.next_seq
+            {
+                // A newer start came while the older one was still on its way.
+                drop(state);
+                self.jump();
+                continue;
             }
             let Some(frame) = state.ring.get(self.next_seq).cloned() else {
                 // Fell out of the ring.
@@ -128,13 +225,14 @@ impl Reader {
                 drop(state);
                 return Some(self.skip(frames));
             };
-            let behind = state
-                .ring
-                .newest()
-                .map(|n| n.arrived.saturating_duration_since(frame.arrived));
+            let limits = &self.stream.limits;
+            let behind = state.ring.newest().is_some_and(|n| {
+                n.arrived.saturating_duration_since(frame.arrived) > limits.reader_behind_max
+                    || n.offset - frame.offset > limits.reader_behind_bytes_max
+            });
             let newest_key = state.ring.newest_key();
             drop(state);
-            if behind.is_some_and(|b| b > self.stream.limits.reader_behind_max)
+            if behind
                 && let Some(key) = newest_key
                 && key > self.next_seq
             {
@@ -180,6 +278,7 @@ impl Reader {
 
     fn skip(&mut self, frames: u64) -> Item {
         self.lost += frames;
+        self.about.skipped(frames);
         FRAMES.take(frames);
         FRAMES.shed("reader_behind", frames);
         self.jump();

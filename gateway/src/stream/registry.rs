@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
 use kerbside_codecs::media::{Medium, MediumKind};
@@ -10,6 +10,8 @@ use parking_lot::{Mutex, RwLock};
 use prometheus::{IntCounterVec, IntGaugeVec};
 use tokio::sync::{Notify, watch};
 
+use super::about::{About, ReaderStatus};
+use super::fanout::Listener;
 use super::reader::Reader;
 use super::ring::{NewFrame, Ring};
 use super::status::{Phase, StreamStatus, StreamsLimits, SubscribeError};
@@ -44,6 +46,8 @@ pub(super) struct StreamState {
     pub phase: Phase,
     /// Grows with each publisher; only the newest one may push.
     pub epoch: u32,
+    /// Fan-out threads that have readers of this stream.
+    pub listeners: Arc<[Listener]>,
     publisher: Option<&'static str>,
     last_key_request: Option<Instant>,
 }
@@ -61,8 +65,10 @@ pub(super) struct Stream {
     pub id: StreamId,
     pub limits: StreamsLimits,
     pub state: Mutex<StreamState>,
-    /// Woken once per frame and at each change.
+    /// Woken once per frame and at each change: readers that have a task of their own.
     pub wake: Notify,
+    /// Readers that said who they are.
+    pub readers_list: Mutex<Vec<Weak<About>>>,
     readers: watch::Sender<usize>,
     key_wanted: Notify,
     frames: AtomicU64,
@@ -106,6 +112,13 @@ impl Stream {
             drop(state);
             self.key_wanted.notify_one();
         }
+    }
+
+    /// Something is new for the readers. Not with the state locked.
+    fn wake_readers(&self) {
+        let listeners = self.state.lock().listeners.clone();
+        listeners.iter().for_each(Listener::wake);
+        self.wake.notify_waiters();
     }
 
     /// Lost, and nobody holds it. To be asked with the table locked, so that nobody takes it meanwhile.
@@ -173,10 +186,12 @@ impl Streams {
                         media: Arc::from([]),
                         phase: Phase::Idle,
                         epoch: 0,
+                        listeners: Arc::from([]),
                         publisher: None,
                         last_key_request: None,
                     }),
                     wake: Notify::new(),
+                    readers_list: Mutex::default(),
                     readers: watch::channel(0).0,
                     key_wanted: Notify::new(),
                     frames: AtomicU64::new(0),
@@ -244,7 +259,7 @@ impl Streams {
         let epoch = state.epoch;
         drop(state);
         stream.epoch_now.store(epoch, Ordering::Release);
-        stream.wake.notify_waiters();
+        stream.wake_readers();
         stream.key_wanted.notify_one();
         self.changed.mark(id);
         let label = id.to_string();
@@ -304,7 +319,7 @@ impl Streams {
                 };
                 state.ring.clear();
                 drop(state);
-                s.wake.notify_waiters();
+                s.wake_readers();
                 self.changed.mark(&s.id);
             }
         }
@@ -329,6 +344,19 @@ impl Streams {
         let mut all: Vec<_> = self.map.read().values().map(|s| s.status()).collect();
         all.sort_by(|a, b| a.stream.cmp(&b.stream));
         all
+    }
+
+    /// The readers of a stream that said who they are; None: there is no such stream.
+    pub fn readers(&self, id: &StreamId) -> Option<Vec<ReaderStatus>> {
+        let stream = self.map.read().get(id).cloned()?;
+        let mut list = stream.readers_list.lock();
+        list.retain(|r| r.strong_count() > 0);
+        Some(
+            list.iter()
+                .filter_map(Weak::upgrade)
+                .map(|r| r.status())
+                .collect(),
+        )
     }
 
     /// Waits until the status of some streams changed, and gives it. For one consumer.
@@ -403,7 +431,9 @@ impl Publisher {
         let is_video = medium.codec.kind() == MediumKind::Video;
         self.bytes.inc_by(frame.payloads.bytes() as u64);
         state.ring.push(frame, self.epoch, is_video);
+        let listeners = state.listeners.clone();
         drop(state);
+        listeners.iter().for_each(Listener::wake);
         self.frames.inc();
         self.stream.frames.fetch_add(1, Ordering::Relaxed);
         self.stream.wake.notify_waiters();
@@ -421,7 +451,7 @@ impl Publisher {
         }
         state.media = media.into();
         drop(state);
-        self.stream.wake.notify_waiters();
+        self.stream.wake_readers();
         self.stream.changed.mark(&self.stream.id);
         Ok(())
     }

@@ -37,11 +37,15 @@ impl Retime {
     }
 
     /// From here on frames before `seq` are a replay; the live edge has media time `time`.
-    pub fn start(&mut self, seq: u64, time: u64) {
+    /// Gives the edge's time for this reader.
+    pub fn start(&mut self, seq: u64, time: u64, arrived: Instant, epoch: u32) -> u64 {
         self.live_edge = Some((seq, time));
+        self.follow(time, arrived, epoch);
+        time.wrapping_add(self.offset)
     }
 
-    pub fn apply(&mut self, seq: u64, time: u64, arrived: Instant, epoch: u32) -> u64 {
+    /// Another publisher: its times go on from the former's.
+    fn follow(&mut self, time: u64, arrived: Instant, epoch: u32) {
         if let Some(last) = self.last
             && last.epoch != epoch
         {
@@ -51,7 +55,12 @@ impl Retime {
                 .saturating_mul(self.clock_rate)
                 / 1_000_000;
             self.offset = last.out.wrapping_add(passed.max(1)).wrapping_sub(time);
+            self.last = None;
         }
+    }
+
+    pub fn apply(&mut self, seq: u64, time: u64, arrived: Instant, epoch: u32) -> u64 {
+        self.follow(time, arrived, epoch);
         let shown = match self.live_edge {
             Some((edge_seq, edge_time)) if seq < edge_seq => {
                 edge_time.wrapping_sub((edge_seq - seq) * self.clock_rate / SQUEEZE_PER_SECOND)
@@ -83,7 +92,7 @@ mod tests {
         let t = Instant::now();
         let mut r = Retime::new(90_000);
         // A group of 30 frames at 30 fps, the viewer joins at frame 29.
-        r.start(29, 29 * 3000);
+        r.start(29, 29 * 3000, t, 0);
         let out: Vec<u64> = (0..=40).map(|i| r.apply(i, i * 3000, t, 0)).collect();
         assert!(out.windows(2).all(|w| w[0] < w[1]), "{out:?}");
         assert!(

@@ -33,6 +33,8 @@ pub struct Frame {
     pub time: u64,
     pub arrived: Instant,
     pub captured: Captured,
+    /// Bytes published before it.
+    pub offset: u64,
     pub payloads: Payloads,
 }
 
@@ -41,6 +43,7 @@ pub(super) struct Ring {
     frames: VecDeque<Arc<Frame>>,
     bytes: usize,
     next_seq: u64,
+    offset: u64,
     /// Sequence numbers of the video key frames held, oldest first.
     keys: VecDeque<u64>,
     max_age: Duration,
@@ -53,6 +56,7 @@ impl Ring {
             frames: VecDeque::new(),
             bytes: 0,
             next_seq: 0,
+            offset: 0,
             keys: VecDeque::new(),
             max_age,
             max_bytes,
@@ -63,6 +67,8 @@ impl Ring {
         let seq = self.next_seq;
         self.next_seq += 1;
         self.bytes += frame.payloads.bytes();
+        let offset = self.offset;
+        self.offset += frame.payloads.bytes() as u64;
         if is_video && frame.key {
             self.keys.push_back(seq);
         }
@@ -82,6 +88,7 @@ impl Ring {
             time,
             arrived,
             captured,
+            offset,
             payloads,
         }));
         self.trim(arrived);

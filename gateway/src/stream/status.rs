@@ -15,6 +15,12 @@ pub struct StreamsLimits {
     pub ring_bytes_max: usize,
     /// A reader further behind the live edge jumps to the newest key frame.
     pub reader_behind_max: Duration,
+    /// The same in bytes.
+    pub reader_behind_bytes_max: u64,
+    /// A reader that takes nothing for so long is cut.
+    pub reader_stall_max: Duration,
+    /// Pace of the group of pictures that a reader over UDP begins with.
+    pub start_bits_per_second_max: u64,
     /// How long a stream without publisher waits for its return before it is lost.
     pub publisher_grace: Duration,
     /// Shortest time between two key-frame requests to one publisher.
@@ -28,6 +34,9 @@ impl Default for StreamsLimits {
             ring_age_max: Duration::from_secs(10),
             ring_bytes_max: 32 << 20,
             reader_behind_max: Duration::from_secs(3),
+            reader_behind_bytes_max: 16 << 20,
+            reader_stall_max: Duration::from_secs(10),
+            start_bits_per_second_max: 40_000_000,
             publisher_grace: Duration::from_secs(15),
             key_frame_request_interval: Duration::from_secs(1),
             streams_max: 2048,

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use kerbside_codecs::rtsp::{Framer, Incoming, Session};
+use kerbside_codecs::rtsp::{Framer, Incoming, Phase, Session};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::play::Play;
+use super::outlet::{Left, Playing, Wire};
 use super::ports::{Datagram, Inbox, Pair};
 use super::push::{Push, PushEnd};
 use super::{GREETING_MAX, Shared};
 use crate::registry::Principal;
-use crate::stream::Item;
 
 /// Without a sign of life for so long a session ends: what we tell clients, and some patience.
 const SILENCE_MAX: Duration = Duration::from_secs(70);
@@ -36,7 +35,7 @@ pub struct Ends {
 }
 
 /// Serves a connection until it ends; gives the reason.
-pub async fn run<S: AsyncRead + AsyncWrite>(
+pub async fn run<S: AsyncRead + AsyncWrite + Send + 'static>(
     stream: S,
     ends: Ends,
     shared: Arc<Shared>,
@@ -47,6 +46,7 @@ pub async fn run<S: AsyncRead + AsyncWrite>(
         ends,
         shared,
         out: BytesMut::new(),
+        wire: None,
         principal: None,
         pairs: Vec::new(),
         ssrcs: Vec::new(),
@@ -59,9 +59,11 @@ pub async fn run<S: AsyncRead + AsyncWrite>(
         requests: 0,
         challenges: 0,
     };
-    let reason = conn.serve(stream).await;
+    let (from, to) = tokio::io::split(stream);
+    conn.wire = Some(Box::new(to));
+    let reason = conn.serve(from).await;
     tracing::debug!(peer = %ends.peer, reason, "RTSP connection ended");
-    if (conn.push.is_some() || conn.play.is_some()) && conn.shared.may_say(ends.peer) {
+    if !matches!(conn.session.phase(), Phase::Init | Phase::Announced) && conn.shared.may_say(ends.peer) {
         tracing::info!(stream = conn.session.stream(), peer = %ends.peer, reason, "RTSP session ended");
     }
     reason
@@ -72,12 +74,14 @@ pub(super) struct Conn {
     pub(super) shared: Arc<Shared>,
     pub(super) session: Session,
     pub(super) out: BytesMut,
+    /// Writes the connection; None while an outlet does.
+    pub(super) wire: Option<Wire>,
     pub(super) principal: Option<Principal>,
     /// Sockets and SSRCs of the session's tracks, in their order.
     pub(super) pairs: Vec<Option<Pair>>,
     pub(super) ssrcs: Vec<u32>,
     pub(super) inbox: Inbox,
-    pub(super) play: Option<Play>,
+    pub(super) play: Option<Playing>,
     pub(super) push: Option<Push>,
     pub(super) began: Instant,
     /// Last sign of life.
@@ -92,7 +96,8 @@ pub(super) struct Conn {
 enum Event {
     Read(std::io::Result<usize>),
     Written(std::io::Result<Written>),
-    Frame(Item),
+    /// The outlet took answers, or is over.
+    Called,
     Datagram(Datagram),
     Revoked,
     Tick,
@@ -118,19 +123,23 @@ impl From<PushEnd> for End {
 }
 
 impl Conn {
-    async fn serve<S: AsyncRead + AsyncWrite>(&mut self, stream: S) -> &'static str {
-        let (mut from, mut to) = tokio::io::split(stream);
+    async fn serve(&mut self, mut from: impl AsyncRead + Unpin) -> &'static str {
         let mut framer = Framer::default();
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut revocations = self.shared.registry.revocations();
         let mut flush = false;
         loop {
-            framer.buffer().reserve(READ_BYTES);
+            // A player says little, a publisher much.
+            let room = if self.push.is_some() { READ_BYTES } else { 2048 };
+            framer.buffer().reserve(room);
+            if let Some(p) = self.play.as_ref().filter(|_| self.wire.is_none()) {
+                p.answer(&mut self.out, OUT_BYTES_MAX);
+            }
             let event = tokio::select! {
-                r = write(&mut to, &mut self.out), if flush || !self.out.is_empty() => Event::Written(r),
+                r = write(self.wire.as_mut(), &mut self.out), if flush || !self.out.is_empty() => Event::Written(r),
                 r = from.read_buf(framer.buffer()), if self.out.len() < OUT_BYTES_MAX => Event::Read(r),
-                item = frame(&mut self.play), if self.out.is_empty() => Event::Frame(item),
+                () = called(self.play.as_ref()) => Event::Called,
                 d = self.inbox.next() => Event::Datagram(d),
                 Ok(()) = revocations.changed() => Event::Revoked,
                 _ = tick.tick() => Event::Tick,
@@ -145,7 +154,7 @@ impl Conn {
                     Ok(())
                 }
                 Event::Read(Ok(_)) => self.read(&mut framer, now).await,
-                Event::Frame(item) => self.item(&item, now),
+                Event::Called => self.called(),
                 Event::Datagram(d) => self.datagram(&d, now),
                 Event::Revoked => self.revoked(),
                 Event::Tick => self.tick(now),
@@ -153,8 +162,14 @@ impl Conn {
             if let Err(End(reason)) = done {
                 // What is left, if the client takes it at once: the last answer, BYE.
                 let last = async {
-                    to.write_all_buf(&mut self.out).await?;
-                    to.shutdown().await
+                    self.stop_play().await;
+                    match self.wire.as_mut() {
+                        Some(to) => {
+                            to.write_all_buf(&mut self.out).await?;
+                            to.shutdown().await
+                        }
+                        None => Ok(()),
+                    }
                 };
                 if let Ok(Err(e)) = tokio::time::timeout(LAST_WORDS_MAX, last).await {
                     tracing::trace!(error = %e, "last bytes of an RTSP connection were not taken");
@@ -190,29 +205,42 @@ impl Conn {
         }
     }
 
-    fn item(&mut self, item: &Item, now: Instant) -> Result<(), End> {
-        let Some(play) = &mut self.play else {
-            return Ok(());
-        };
-        match item {
-            Item::Frame { frame, time } => {
-                play.frame(frame, *time, &mut self.out, now);
+    /// The outlet has something to say.
+    fn called(&mut self) -> Result<(), End> {
+        match self.play.as_ref().and_then(Playing::left) {
+            Some(left) => {
+                let reason = left.reason;
+                self.take_back(left);
+                Err(End(reason))
             }
-            Item::Skipped { frames } => {
-                tracing::debug!(
-                    stream = self.session.stream(),
-                    frames,
-                    "RTSP reader is too slow"
-                );
-            }
-            // Parameter sets are in-band as well.
-            Item::Media(_) => {}
-            Item::Ended(_) => {
-                play.bye(&mut self.out);
-                return Err(End("stream_ended"));
-            }
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Playing is over: the connection and what has still to be written come back.
+    fn take_back(&mut self, left: Left) {
+        self.play = None;
+        if left.wire.is_some() {
+            self.wire = left.wire;
+        }
+        let mut rest = left.rest;
+        rest.unsplit(self.out.split());
+        self.out = rest;
+    }
+
+    /// Ends playing, if there is any.
+    pub(super) async fn stop_play(&mut self) {
+        let Some(playing) = &self.play else {
+            return;
+        };
+        playing.leave();
+        let left = loop {
+            if let Some(left) = playing.left() {
+                break left;
+            }
+            playing.desk.called.notified().await;
+        };
+        self.take_back(left);
     }
 
     fn datagram(&mut self, d: &Datagram, now: Instant) -> Result<(), End> {
@@ -241,7 +269,7 @@ impl Conn {
         if since(self.heard) >= SILENCE_MAX {
             return Err(End("session_timeout"));
         }
-        if self.out.is_empty() {
+        if self.out.is_empty() || self.wire.is_none() {
             self.blocked = None;
         } else if since(*self.blocked.get_or_insert(now)) >= STALL_MAX {
             return Err(End("stalled"));
@@ -254,15 +282,18 @@ impl Conn {
 }
 
 /// Waits for ever without a reader.
-async fn frame(play: &mut Option<Play>) -> Item {
-    match play {
-        Some(p) => p.next().await,
+async fn called(playing: Option<&Playing>) {
+    match playing {
+        Some(p) => p.desk.called.notified().await,
         None => std::future::pending().await,
     }
 }
 
-/// Sends what waits, or what TLS still holds. Cancel-safe.
-async fn write<W: AsyncWrite + Unpin>(to: &mut W, out: &mut BytesMut) -> std::io::Result<Written> {
+/// Sends what waits, or what TLS still holds; waits for ever while the connection is not ours. Cancel-safe.
+async fn write(to: Option<&mut Wire>, out: &mut BytesMut) -> std::io::Result<Written> {
+    let Some(to) = to else {
+        return std::future::pending().await;
+    };
     if out.is_empty() {
         to.flush().await?;
         return Ok(Written::Flushed);

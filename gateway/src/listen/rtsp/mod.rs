@@ -8,6 +8,7 @@
 
 mod auth;
 mod conn;
+mod outlet;
 mod play;
 mod ports;
 mod push;
@@ -27,7 +28,7 @@ use tokio::task::JoinSet;
 use crate::log::Sparing;
 use crate::metrics;
 use crate::registry::{Guard, Registry};
-use crate::stream::Streams;
+use crate::stream::{Fanout, Streams};
 
 static CONNECTIONS: LazyLock<IntGaugeVec> =
     LazyLock::new(|| metrics::gauge("kerbside_rtsp_connections", "RTSP connections now", &[]));
@@ -48,6 +49,7 @@ pub struct Shared {
     pub registry: Registry,
     pub guard: Arc<Guard>,
     pub streams: Streams,
+    pub fanout: Fanout,
     /// Ports for media over UDP; None: any free ones.
     pub udp_ports: Option<RangeInclusive<u16>>,
     pub connections_max: usize,
@@ -58,11 +60,17 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(registry: Registry, guard: Arc<Guard>, streams: Streams) -> Self {
+    pub fn new(
+        registry: Registry,
+        guard: Arc<Guard>,
+        streams: Streams,
+        fanout: Fanout,
+    ) -> Self {
         Self {
             registry,
             guard,
             streams,
+            fanout,
             udp_ports: None,
             connections_max: CONNECTIONS_MAX,
             nonces: Nonces::new(rand::random()),

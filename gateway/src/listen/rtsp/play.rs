@@ -1,67 +1,90 @@
-//! PLAY: the frames of a stream to one reader. Over TCP the packets of a frame are one write; over UDP one burst.
+//! PLAY: what of a stream one reader set up, as RTP and RTCP packets (RFC 3550) for its tracks.
+//!
+//! Here: numbering, sender reports, interleaving (RFC 2326 §10.12). Not here: when frames come and who writes them
+//! (`outlet`).
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::LazyLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use kerbside_codecs::media::MediumKind;
 use kerbside_codecs::rtp::{HEADER_BYTES, Header, rtcp};
 use kerbside_codecs::rtsp::{Session, Transport};
-use prometheus::IntCounterVec;
 
 use super::ports::Pair;
 use super::push::put_interleaved;
-use crate::metrics;
 use crate::stream::{Frame, Item, Reader};
-use crate::udp::{self, Burst};
-
-static DROPPED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    metrics::counter(
-        "kerbside_rtsp_datagrams_dropped_total",
-        "Datagrams to RTSP readers that were not sent",
-        &["reason"],
-    )
-});
 
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-/// Bytes per millisecond to one reader over UDP: 100 Mbit/s, so that a group of pictures at the join is no burst that
-/// the reader's buffer cannot take.
-const PACE_BYTES_PER_MS: usize = 12_500;
+/// `$`, channel, length, RTP header.
+pub const HEAD_BYTES: usize = 4 + HEADER_BYTES;
 
-/// A reader's media on their way out.
-pub struct Play {
-    reader: Reader,
-    /// By index in the stream; None: not set up.
+/// A reader's tracks, by their index in the stream.
+pub struct Lanes {
+    /// None: not set up.
     lanes: Vec<Option<Lane>>,
-    /// Taken from the reader to learn its time, and not sent yet.
-    first: Option<Item>,
-    /// The same moment as wallclock (since 1970) and media time in seconds.
-    anchor: Option<(Duration, f64)>,
     reported: Option<Instant>,
     peer: IpAddr,
-    burst: Burst,
-    paced_until: Option<tokio::time::Instant>,
 }
 
-struct Lane {
+pub struct Lane {
     clock_rate: u32,
     kind: MediumKind,
     payload_type: u8,
     ssrc: u32,
     seq: u16,
     transport: Transport,
-    pair: Option<Pair>,
+    pub pair: Option<Pair>,
     packets: u32,
     bytes: u32,
-    /// Media time of the last frame sent.
-    time: Option<u64>,
+    /// Of the newest live frame sent: captured (µs since 1970), and its media time.
+    live: Option<(i64, u64)>,
+    begun: bool,
 }
 
-impl Play {
+/// The numbers of one frame's packets: enough to write any of them, again and in part.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers {
+    pub channel: u8,
+    payload_type: u8,
+    first_seq: u16,
+    time: u32,
+    ssrc: u32,
+    mark_last: bool,
+    count: usize,
+}
+
+impl Numbers {
+    /// The RTP header of packet `i`.
+    pub fn header(&self, i: usize) -> [u8; HEADER_BYTES] {
+        #[allow(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
+        let seq = self.first_seq.wrapping_add(i as u16);
+        Header {
+            marker: self.mark_last && i + 1 == self.count,
+            payload_type: self.payload_type,
+            seq,
+            time: self.time,
+            ssrc: self.ssrc,
+        }
+        .to_bytes()
+    }
+
+    /// What stands before payload `i` of this size in the interleaved stream. Payloads are small: they fit a datagram.
+    pub fn head(&self, i: usize, payload: usize) -> [u8; HEAD_BYTES] {
+        let length = u16::try_from(HEADER_BYTES + payload).unwrap_or(u16::MAX);
+        let mut head = [0; HEAD_BYTES];
+        head[0] = b'$';
+        head[1] = self.channel;
+        head[2..4].copy_from_slice(&length.to_be_bytes());
+        head[4..].copy_from_slice(&self.header(i));
+        head
+    }
+}
+
+impl Lanes {
     /// `pairs[i]` holds the sockets of track `i` if it travels over UDP; `ssrcs[i]` is what SETUP told.
-    pub fn start(
-        reader: Reader,
+    pub fn new(
+        reader: &Reader,
         session: &Session,
         pairs: &[Option<Pair>],
         ssrcs: &[u32],
@@ -74,7 +97,6 @@ impl Play {
             else {
                 continue;
             };
-            let pair = pairs.get(i).cloned().flatten();
             *lane = Some(Lane {
                 clock_rate: medium.clock_rate.max(1),
                 kind: medium.codec.kind(),
@@ -82,49 +104,46 @@ impl Play {
                 ssrc: ssrcs.get(i).copied().unwrap_or_default(),
                 seq: rand::random(),
                 transport: track.transport,
-                pair,
+                pair: pairs.get(i).cloned().flatten(),
                 packets: 0,
                 bytes: 0,
-                time: None,
+                live: None,
+                begun: false,
             });
         }
-        let mut me = Self {
-            reader,
+        Self {
             lanes,
-            first: None,
-            anchor: None,
             reported: None,
             peer,
-            burst: Burst::default(),
-            paced_until: None,
-        };
-        me.first = me.reader.poll();
-        if let Some(Item::Frame { frame, time }) = &me.first {
-            me.anchor = me.anchored(frame, *time);
         }
-        me
     }
 
-    fn anchored(&self, frame: &Frame, time: u64) -> Option<(Duration, f64)> {
-        let rate = self
-            .reader
-            .media()
-            .get(usize::from(frame.medium))?
-            .clock_rate
-            .max(1);
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-        let wall = wall.saturating_sub(frame.arrived.elapsed());
-        Some((wall, seconds(time, rate)))
+    /// Does any of them travel in the RTSP connection?
+    pub fn interleaved(&self) -> bool {
+        self.lanes
+            .iter()
+            .flatten()
+            .any(|l| matches!(l.transport, Transport::Tcp { .. }))
     }
 
-    /// `RTP-Info` (RFC 2326 §12.33); `base` is the stream's URL without a slash at the end.
-    pub fn rtp_info(&self, base: &str) -> String {
-        let lanes = self.lanes.iter().enumerate();
-        let infos: Vec<String> = lanes
-            .filter_map(|(i, lane)| lane.as_ref().map(|l| (i, l)))
+    /// `RTP-Info` (RFC 2326 §12.33); `base` is the stream's URL without a slash at the end, `first` what comes first.
+    pub fn rtp_info(&self, base: &str, first: Option<&Item>) -> String {
+        let at = match first {
+            Some(Item::Frame { frame, time }) => self
+                .lanes
+                .get(usize::from(frame.medium))
+                .and_then(Option::as_ref)
+                .map(|l| seconds(*time, l.clock_rate)),
+            _ => None,
+        };
+        let infos: Vec<String> = self
+            .lanes
+            .iter()
+            .enumerate()
+            .filter_map(|(i, lane)| Some((i, lane.as_ref()?)))
             .map(|(i, lane)| {
                 let mut info = format!("url={base}/trackID={i};seq={}", lane.seq);
-                if let Some((_, at)) = self.anchor {
+                if let Some(at) = at {
                     info += &format!(";rtptime={}", low(ticks(at, lane.clock_rate)));
                 }
                 info
@@ -133,104 +152,75 @@ impl Play {
         infos.join(",")
     }
 
-    /// Waits for the next item (and for the pace over UDP). Cancel-safe.
-    pub async fn next(&mut self) -> Item {
-        if let Some(until) = self.paced_until {
-            tokio::time::sleep_until(until).await;
-            self.paced_until = None;
+    /// Numbers the packets of a frame; None when its medium was not set up. Reports that are due go to `out`, before
+    /// the frame: from the first one a player knows how the media belong together.
+    pub fn number(
+        &mut self,
+        frame: &Frame,
+        time: u64,
+        reader: &Reader,
+        out: &mut BytesMut,
+        now: Instant,
+    ) -> Option<(Numbers, &Lane)> {
+        let medium = usize::from(frame.medium);
+        let lane = self.lanes.get_mut(medium)?.as_mut()?;
+        if !reader.is_replay(frame) {
+            lane.live = Some((frame.captured.utc_us, time));
         }
-        match self.first.take() {
-            Some(item) => item,
-            None => self.reader.next().await,
-        }
-    }
-
-    /// Sends a frame: appends it to `out`, or bursts it.
-    pub fn frame(&mut self, frame: &Frame, time: u64, out: &mut BytesMut, now: Instant) {
-        if self.anchor.is_none() {
-            self.anchor = self.anchored(frame, time);
-        }
-        let Some(Some(lane)) = self.lanes.get_mut(usize::from(frame.medium)) else {
-            return;
-        };
-        let begins = lane.time.is_none();
-        lane.time = Some(time);
-        // Before the frame: from the first one a player knows how the media belong together.
+        let begins = !std::mem::replace(&mut lane.begun, true);
         let due = self
             .reported
             .is_none_or(|t| now.saturating_duration_since(t) >= REPORT_INTERVAL);
+        if due {
+            self.reported = Some(now);
+        }
         if begins || due {
-            let only = (!due).then_some(usize::from(frame.medium));
-            self.reported = if due { Some(now) } else { self.reported };
-            self.reports(out, only);
+            self.reports(reader, out, (!due).then_some(medium));
         }
-        let Some(Some(lane)) = self.lanes.get_mut(usize::from(frame.medium)) else {
-            return;
-        };
+        let lane = self.lanes.get_mut(medium)?.as_mut()?;
         let count = frame.payloads.len();
-        self.burst.clear();
-        if let Transport::Tcp { .. } = lane.transport {
-            out.reserve(frame.payloads.bytes() + count * (4 + HEADER_BYTES));
-        }
-        for (i, payload) in frame.payloads.iter().enumerate() {
-            let header = Header {
-                marker: lane.kind == MediumKind::Video && i + 1 == count,
-                payload_type: lane.payload_type,
-                seq: lane.seq,
-                time: low(time),
-                ssrc: lane.ssrc,
-            };
-            lane.seq = lane.seq.wrapping_add(1);
-            let header = header.to_bytes();
-            match lane.transport {
-                Transport::Tcp { rtp, .. } => {
-                    let Ok(length) = u16::try_from(HEADER_BYTES + payload.len()) else {
-                        continue;
-                    };
-                    out.put_u8(b'$');
-                    out.put_u8(rtp);
-                    out.put_u16(length);
-                    out.put_slice(&header);
-                    out.put_slice(payload);
-                }
-                Transport::Udp { .. } => self.burst.push(&[&header, payload]),
-            }
+        let numbers = Numbers {
+            channel: match lane.transport {
+                Transport::Tcp { rtp, .. } => rtp,
+                Transport::Udp { .. } => 0,
+            },
+            payload_type: lane.payload_type,
+            first_seq: lane.seq,
+            time: low(time),
+            ssrc: lane.ssrc,
+            mark_last: lane.kind == MediumKind::Video,
+            count,
+        };
+        #[allow(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
+        {
+            lane.seq = lane.seq.wrapping_add(count as u16);
         }
         lane.packets = lane.packets.wrapping_add(u32::try_from(count).unwrap_or(0));
         lane.bytes = lane
             .bytes
             .wrapping_add(u32::try_from(frame.payloads.bytes()).unwrap_or(0));
-        if let (Transport::Udp { rtp, .. }, Some(pair)) = (lane.transport, &lane.pair) {
-            send_burst(pair, SocketAddr::new(self.peer, rtp), &self.burst);
-            let ms = frame.payloads.bytes() / PACE_BYTES_PER_MS;
-            if ms > 0 {
-                let pause = Duration::from_millis(ms as u64);
-                self.paced_until = Some(tokio::time::Instant::now() + pause);
-            }
-        }
+        Some((numbers, lane))
     }
 
-    /// Sender reports of all lanes, or of one.
-    fn reports(&mut self, out: &mut BytesMut, only: Option<usize>) {
-        let Some((wall, at)) = self.anchor else {
-            return;
-        };
+    /// Sender reports of all lanes, or of one: a moment of capture and its media time.
+    fn reports(&self, reader: &Reader, out: &mut BytesMut, only: Option<usize>) {
         for (i, lane) in self.lanes.iter().enumerate() {
             let Some(lane) = lane.as_ref().filter(|_| only.is_none_or(|o| o == i)) else {
                 continue;
             };
-            let Some(time) = lane.time else {
+            let edge = || reader.edge(i).map(|(c, time)| (c.utc_us, time));
+            let Some((utc_us, time)) = lane.live.or_else(edge) else {
                 continue;
             };
-            let passed = (seconds(time, lane.clock_rate) - at).max(0.0);
-            let ntp = rtcp::ntp(wall + Duration::from_secs_f64(passed));
+            let since_1970 = Duration::from_micros(u64::try_from(utc_us).unwrap_or(0));
+            let ntp = rtcp::ntp(since_1970);
             let report = rtcp::sender_report(lane.ssrc, ntp, low(time), lane.packets, lane.bytes);
             lane.control(self.peer, &report, out);
         }
     }
 
     /// Tells the reader that it is over.
-    pub fn bye(&mut self, out: &mut BytesMut) {
+    pub fn bye(&self, out: &mut BytesMut) {
         for lane in self.lanes.iter().flatten() {
             lane.control(self.peer, &rtcp::bye(lane.ssrc), out);
         }
@@ -238,32 +228,26 @@ impl Play {
 }
 
 impl Lane {
+    /// Where datagrams of this lane go; None: it is interleaved.
+    pub fn datagrams(&self, peer: IpAddr) -> Option<(&Pair, SocketAddr)> {
+        match (self.transport, &self.pair) {
+            (Transport::Udp { rtp, .. }, Some(pair)) => Some((pair, SocketAddr::new(peer, rtp))),
+            _ => None,
+        }
+    }
+
     /// Sends an RTCP packet.
     fn control(&self, peer: IpAddr, packet: &[u8], out: &mut BytesMut) {
         match (self.transport, &self.pair) {
             (Transport::Tcp { rtcp, .. }, _) => put_interleaved(out, rtcp, packet),
             (Transport::Udp { rtcp, .. }, Some(pair)) => {
-                if pair
-                    .rtcp
-                    .try_send_to(packet, SocketAddr::new(peer, rtcp))
-                    .is_err()
-                {
-                    DROPPED.with_label_values(&["rtcp"]).inc();
+                let to = SocketAddr::new(peer, rtcp);
+                if pair.rtcp.try_send_to(packet, to).is_err() {
+                    super::outlet::dropped("rtcp", 1);
                 }
             }
             (Transport::Udp { .. }, None) => {}
         }
-    }
-}
-
-fn send_burst(pair: &Pair, to: SocketAddr, burst: &Burst) {
-    match udp::send(&*pair.rtp, to, burst) {
-        Ok(sent) => DROPPED
-            .with_label_values(&["buffer_full"])
-            .inc_by(sent.dropped as u64),
-        Err(_) => DROPPED
-            .with_label_values(&["unreachable"])
-            .inc_by(burst.len() as u64),
     }
 }
 

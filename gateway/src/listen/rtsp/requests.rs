@@ -1,5 +1,6 @@
 //! The requests of a connection's client: who may do it, what is done, what is answered.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerbside_codecs::rtsp::{Call, METHODS, Phase, Request, Response, Status, Target, Transport};
@@ -7,7 +8,8 @@ use rtsp_types::Method;
 
 use super::auth::{Purpose, Refusal, identify, permit};
 use super::conn::{Conn, End};
-use super::play::Play;
+use super::outlet::{Desk, Playing, RtspOutlet};
+use super::play::Lanes;
 use super::ports::{Inbox, Pair};
 use super::push::Push;
 use crate::ids::StreamId;
@@ -32,8 +34,9 @@ impl Conn {
             Ok(call) => self.call(request, call).await,
             Err(refused) => Err(refused.0),
         };
-        let response = answered.unwrap_or_else(|r| r);
-        response.write(request, &mut self.out);
+        if let Some(response) = answered.unwrap_or_else(Some) {
+            response.write(request, &mut self.out);
+        }
         Ok(())
     }
 
@@ -54,9 +57,10 @@ impl Conn {
         }
     }
 
-    async fn call(&mut self, request: &Request, call: Call) -> Result<Response, Response> {
+    /// None: answered already.
+    async fn call(&mut self, request: &Request, call: Call) -> Result<Option<Response>, Response> {
         let ok = Response::new(Status::Ok);
-        match call {
+        let answered = match call {
             Call::Options => Ok(ok.with("Public", METHODS)),
             Call::KeepAlive => Ok(self.in_session(ok)),
             Call::Describe(target) => self.describe(request, target).await,
@@ -70,7 +74,7 @@ impl Conn {
                         "this medium is not carried; its packets are discarded"
                     );
                 }
-                self.release();
+                self.release().await;
                 self.session.announced(target.stream, offer);
                 Ok(ok)
             }
@@ -79,19 +83,20 @@ impl Conn {
                 record,
                 transport,
             } => self.set_up(&target, record, transport).await,
-            Call::Play => self.start_play(request).await,
+            Call::Play => return self.start_play(request).await,
             Call::Record => self.start_push(),
             Call::Pause => {
-                self.play = None;
+                self.stop_play().await;
                 self.session.paused();
                 Ok(self.in_session(ok))
             }
             Call::Teardown => {
-                self.release();
+                self.release().await;
                 self.session.reset();
                 Ok(ok)
             }
-        }
+        };
+        answered.map(Some)
     }
 
     fn permit(&self, purpose: Purpose, target: &Target) -> Result<(), Response> {
@@ -109,8 +114,8 @@ impl Conn {
     }
 
     /// Lets go of everything the session holds.
-    fn release(&mut self) {
-        self.play = None;
+    async fn release(&mut self) {
+        self.stop_play().await;
         self.push = None;
         self.inbox = Inbox::new();
         self.pairs.clear();
@@ -191,10 +196,11 @@ impl Conn {
         Ok(self.in_session(Response::new(Status::Ok).with("Transport", header)))
     }
 
-    async fn start_play(&mut self, request: &Request) -> Result<Response, Response> {
+    /// None: answered already.
+    async fn start_play(&mut self, request: &Request) -> Result<Option<Response>, Response> {
         let ok = Response::new(Status::Ok);
         if self.play.is_some() {
-            return Ok(self.in_session(ok));
+            return Ok(Some(self.in_session(ok)));
         }
         let target = Target {
             stream: self.session.stream().to_owned(),
@@ -202,7 +208,7 @@ impl Conn {
         };
         self.permit(Purpose::Play, &target)?;
         let id = stream_id(&target)?;
-        let reader = self
+        let mut reader = self
             .shared
             .streams
             .read(&id, CAMERA_WAIT)
@@ -213,23 +219,39 @@ impl Conn {
             // The publisher came back with other media since DESCRIBE.
             return Err(Response::new(Status::NotFound));
         }
-        let play = Play::start(
-            reader,
-            &self.session,
-            &self.pairs,
-            &self.ssrcs,
-            self.ends.peer.ip(),
-        );
+        let peer = self.ends.peer;
+        let user = self
+            .principal
+            .as_ref()
+            .map_or("", Principal::name)
+            .to_owned();
+        let lanes = Lanes::new(&reader, &self.session, &self.pairs, &self.ssrcs, peer.ip());
+        let has_wire = lanes.interleaved();
+        reader.introduce(&user, if has_wire { "rtsp_tcp" } else { "rtsp_udp" }, peer);
+        let first = reader.poll();
         let base = request
             .request_uri()
             .map(|u| base_url(u.as_str()))
             .unwrap_or_default();
-        let info = play.rtp_info(&base);
-        self.play = Some(play);
+        let info = lanes.rtp_info(&base, first.as_ref());
         self.session.playing();
-        let user = self.principal.as_ref().map_or("", Principal::name);
-        tracing::info!(target: "audit", user, stream = %id, peer = %self.ends.peer, "look at a stream");
-        Ok(self.in_session(ok.with("Range", "npt=now-").with("RTP-Info", info)))
+        tracing::info!(target: "audit", user, stream = %id, peer = %peer, "look at a stream");
+        let answer = self.in_session(ok.with("Range", "npt=now-").with("RTP-Info", info));
+        // The answer goes before the first frame.
+        answer.write(request, &mut self.out);
+        let desk = Arc::new(Desk::default());
+        let place = self.shared.fanout.place(None);
+        let playing = Playing::new(desk.clone(), place.clone());
+        let wire = if has_wire { self.wire.take() } else { None };
+        if has_wire {
+            playing.answer(&mut self.out, usize::MAX);
+        }
+        let outlet = RtspOutlet::new(lanes, desk, wire, peer.ip());
+        self.shared
+            .fanout
+            .join(&place, reader, first, Box::new(outlet));
+        self.play = Some(playing);
+        Ok(None)
     }
 
     fn start_push(&mut self) -> Result<Response, Response> {
