@@ -24,6 +24,11 @@ const BYTES_MAX: usize = 65_000;
 /// Does segmentation work here? Found out once; switched off when the kernel refuses it later.
 static GSO: LazyLock<AtomicBool> = LazyLock::new(|| AtomicBool::new(probe().unwrap_or(false)));
 
+/// Does UDP segmentation work here?
+pub fn has_gso() -> bool {
+    GSO.load(Ordering::Relaxed)
+}
+
 /// Datagrams back to back, for one destination. Reuse it: [`Self::clear`] keeps the memory.
 #[derive(Debug, Default)]
 pub struct Burst {
@@ -43,6 +48,22 @@ impl Burst {
             self.data.extend_from_slice(p);
         }
         self.ends.push(self.data.len());
+    }
+
+    /// Adds the datagram that `build` appends; nothing when it fails.
+    pub fn build<E>(&mut self, build: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        let start = self.data.len();
+        let built = build(&mut self.data);
+        if built.is_ok() {
+            self.ends.push(self.data.len());
+        } else {
+            self.data.truncate(start);
+        }
+        built
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        (0..self.len()).map(|i| self.datagram(i))
     }
 
     /// Datagrams.

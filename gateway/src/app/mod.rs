@@ -83,6 +83,7 @@ async fn serve(
                 bind,
                 &config.webrtc,
                 streams.clone(),
+                fanout.clone(),
                 registry.clone(),
                 screens.clone(),
             )

@@ -93,8 +93,10 @@ impl About {
         self.bytes
             .fetch_add(frame.payloads.bytes() as u64, Ordering::Relaxed);
         let latency = now.saturating_duration_since(frame.arrived).as_micros();
-        self.latency_us
-            .store(u32::try_from(latency).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.latency_us.store(
+            u32::try_from(latency).unwrap_or(u32::MAX),
+            Ordering::Relaxed,
+        );
     }
 
     pub(super) fn skipped(&self, frames: u64) {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kerbside_codecs::media::{Captured, Medium, MediumKind};
 
@@ -15,6 +15,11 @@ use super::ring::Frame;
 use super::status::{Phase, StreamsLimits};
 use crate::ids::StreamId;
 use crate::ledger::FRAMES;
+
+/// A reader that lost its picture gets the group of pictures again at most so often.
+const RESYNC_EVERY: Duration = Duration::from_secs(1);
+/// A larger group is not sent again; the publisher is asked for a key frame.
+const RESYNC_BYTES_MAX: u64 = 2 << 20;
 
 /// What a reader gets next.
 #[derive(Debug)]
@@ -43,6 +48,7 @@ pub struct Reader {
     edges: Vec<Option<(Captured, u64)>>,
     /// Not yet at the live edge since the join or jump.
     catching_up: bool,
+    resynced: Option<Instant>,
     lost: u64,
     pending: u64,
     about: Arc<About>,
@@ -58,6 +64,7 @@ impl Reader {
             media,
             edges,
             catching_up: true,
+            resynced: None,
             about: Arc::default(),
             next_seq: 0,
             need_key: true,
@@ -83,7 +90,10 @@ impl Reader {
     /// Who reads, for who asks about the stream's readers.
     pub fn introduce(&mut self, who: &str, protocol: &'static str, peer: SocketAddr) {
         self.about = About::new(who, protocol, peer);
-        self.stream.readers_list.lock().push(Arc::downgrade(&self.about));
+        self.stream
+            .readers_list
+            .lock()
+            .push(Arc::downgrade(&self.about));
     }
 
     /// What is measured about this reader.
@@ -152,6 +162,36 @@ impl Reader {
     /// Asks the publisher for a key frame (rate-limited per stream).
     pub fn want_key_frame(&self) {
         self.stream.want_key_frame();
+    }
+
+    /// The reader lost its picture: it gets the newest group of pictures again, squeezed behind what it has. The
+    /// publisher is asked for a key frame only when there is none here, or the group has grown large.
+    pub fn resync(&mut self, now: Instant) {
+        self.about.key_frame_requested();
+        let often = self
+            .resynced
+            .is_some_and(|t| now.saturating_duration_since(t) < RESYNC_EVERY);
+        if often || self.catching_up {
+            return;
+        }
+        self.resynced = Some(now);
+        let state = self.stream.state.lock();
+        let head = state.ring.next_seq();
+        let key = state.ring.newest_key().filter(|k| *k < self.next_seq);
+        let group = key.and_then(|k| state.ring.get(k)).map(|f| f.offset);
+        let newest = state.ring.newest().map(|n| n.offset);
+        drop(state);
+        match (key, group, newest) {
+            (Some(key), Some(first), Some(newest)) if newest - first <= RESYNC_BYTES_MAX => {
+                self.next_seq = key;
+                self.need_key = false;
+                self.catching_up = true;
+                for r in &mut self.retime {
+                    r.again(key, head);
+                }
+            }
+            _ => self.stream.want_key_frame(),
+        }
     }
 
     /// Starts anew at the newest key frame, squeezed to the live edge; without one, waits for it and asks for it.

@@ -9,6 +9,9 @@ use std::time::Instant;
 /// Squeezed distance of two frames, as a fraction of a second.
 const SQUEEZE_PER_SECOND: u64 = 1000;
 
+/// A replay behind the live edge takes at most this part of a second.
+const AGAIN_PER_SECOND: u64 = 100;
+
 #[derive(Debug, Clone, Copy)]
 struct Last {
     out: u64,
@@ -21,6 +24,8 @@ pub(super) struct Retime {
     clock_rate: u64,
     /// Sequence number and time of this medium's newest frame when the reader joined or jumped.
     live_edge: Option<(u64, u64)>,
+    /// A replay behind the live edge: its first frame, what was given out last before it, and the distance of frames.
+    again: Option<(u64, u64, u64)>,
     /// Added to media time, modulo 2^64.
     offset: u64,
     last: Option<Last>,
@@ -31,6 +36,7 @@ impl Retime {
         Self {
             clock_rate: u64::from(clock_rate.max(1)),
             live_edge: None,
+            again: None,
             offset: 0,
             last: None,
         }
@@ -40,8 +46,21 @@ impl Retime {
     /// Gives the edge's time for this reader.
     pub fn start(&mut self, seq: u64, time: u64, arrived: Instant, epoch: u32) -> u64 {
         self.live_edge = Some((seq, time));
+        self.again = None;
         self.follow(time, arrived, epoch);
         time.wrapping_add(self.offset)
+    }
+
+    /// Frames from `first` to before `edge` come once more, although the live edge was reached: squeezed behind what
+    /// was given out last, before the next live frame is due.
+    pub fn again(&mut self, first: u64, edge: u64) {
+        let Some(last) = self.last else {
+            return;
+        };
+        let room = self.clock_rate / AGAIN_PER_SECOND;
+        let step = (room / (edge - first).max(1)).max(1);
+        self.again = Some((first, last.out, step));
+        self.live_edge = Some((edge, 0));
     }
 
     /// Another publisher: its times go on from the former's.
@@ -61,6 +80,11 @@ impl Retime {
 
     pub fn apply(&mut self, seq: u64, time: u64, arrived: Instant, epoch: u32) -> u64 {
         self.follow(time, arrived, epoch);
+        if let Some((first, base, step)) = self.again
+            && self.is_replay(seq)
+        {
+            return base.wrapping_add(seq.saturating_sub(first).saturating_add(1) * step);
+        }
         let shown = match self.live_edge {
             Some((edge_seq, edge_time)) if seq < edge_seq => {
                 edge_time.wrapping_sub((edge_seq - seq) * self.clock_rate / SQUEEZE_PER_SECOND)
@@ -101,6 +125,19 @@ mod tests {
         );
         assert_eq!(out[29], 29 * 3000);
         assert_eq!(out[40] - out[39], 3000);
+    }
+
+    #[test]
+    fn a_replay_after_a_loss_stays_between_what_was_and_what_comes() {
+        let t = Instant::now();
+        let mut r = Retime::new(90_000);
+        r.start(0, 0, t, 0);
+        let mut out: Vec<u64> = (0..300).map(|i| r.apply(i, i * 3000, t, 0)).collect();
+        r.again(0, 300);
+        out.extend((0..300).map(|i| r.apply(i, i * 3000, t, 0)));
+        out.extend((300..310).map(|i| r.apply(i, i * 3000, t, 0)));
+        assert!(out.windows(2).all(|w| w[0] < w[1]), "{out:?}");
+        assert_eq!(out[600], 300 * 3000, "live times are as they were");
     }
 
     #[test]

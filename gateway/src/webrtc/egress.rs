@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kerbside_codecs::media::MediumKind;
-use kerbside_codecs::rtp::{HEADER_BYTES, Header, rtcp};
+use kerbside_codecs::media::{Captured, MediumKind};
+use kerbside_codecs::rtp::{Header, rtcp};
 
 use super::plan::Plan;
 use crate::stream::Frame;
@@ -22,7 +22,6 @@ const RESEND_SAVED_MAX: u32 = 1024;
 /// The sending side of one session.
 pub struct Egress {
     tracks: Vec<Track>,
-    packet: Vec<u8>,
 }
 
 struct Track {
@@ -31,19 +30,20 @@ struct Track {
     payload_type: u8,
     ssrc: u32,
     clock_rate: u32,
-    next_seq: u16,
+    /// Extended sequence number: rollover counter and sequence number.
+    next_index: u64,
     packets: u32,
     bytes: u32,
     sent: VecDeque<Sent>,
     sent_packets: usize,
     /// Retransmissions allowed, in quarters of a packet.
     resend_quarters: u32,
-    /// Media time of the newest frame and when it arrived here.
-    newest: Option<(u32, Instant)>,
+    /// Of the newest live frame: captured (µs since 1970), and its media time.
+    live: Option<(i64, u32)>,
 }
 
 struct Sent {
-    first: u16,
+    first: u64,
     count: u16,
     time: u32,
     frame: Weak<Frame>,
@@ -71,53 +71,66 @@ impl Egress {
                 ssrc: a.ssrc,
                 clock_rate: a.codec.clock_rate,
                 // Below the middle, so that the first packets cannot wrap (RFC 3711 §3.3.1).
-                next_seq: rand::random::<u16>() >> 1,
+                next_index: u64::from(rand::random::<u16>() >> 1),
                 packets: 0,
                 bytes: 0,
                 sent: VecDeque::new(),
                 sent_packets: 0,
                 resend_quarters: RESEND_START * 4,
-                newest: None,
+                live: None,
             })
             .collect();
-        Self {
-            tracks,
-            packet: Vec::with_capacity(1500),
-        }
+        Self { tracks }
     }
 
-    /// Gives the packets of a frame to `out`; none when its medium was not agreed.
-    pub fn frame(&mut self, frame: &Arc<Frame>, time: u64, mut out: impl FnMut(&[u8])) {
+    /// Gives the packets of a frame to `out` as header, payload and extended sequence number; none when its medium
+    /// was not agreed. `live`: not one of a replay, whose times are squeezed.
+    pub fn frame(
+        &mut self,
+        frame: &Arc<Frame>,
+        time: u64,
+        live: bool,
+        mut out: impl FnMut(&[u8], &[u8], u64),
+    ) {
         let Some(track) = self.tracks.iter_mut().find(|t| t.medium == frame.medium) else {
             return;
         };
         #[allow(clippy::cast_possible_truncation, reason = "RTP time is the low half")]
         let time = time as u32;
         let count = frame.payloads.len();
-        let first = track.next_seq;
-        for (i, payload) in frame.payloads.iter().enumerate() {
-            let header = track.header(track.next_seq, time, i + 1 == count);
-            track.next_seq = track.next_seq.wrapping_add(1);
-            track.packets = track.packets.wrapping_add(1);
-            track.bytes = track
-                .bytes
-                .wrapping_add(u32::try_from(payload.len()).unwrap_or(0));
-            put(&mut self.packet, &header, payload);
-            out(&self.packet);
+        let first = track.next_index;
+        for (index, payload) in (first..).zip(frame.payloads.iter()) {
+            let last = index + 1 == first + count as u64;
+            let header = track.header(index, time, last);
+            out(&header.to_bytes(), payload, index);
         }
-        track.newest = Some((time, frame.arrived));
+        track.next_index += count as u64;
+        track.packets = track
+            .packets
+            .wrapping_add(u32::try_from(count).unwrap_or(0));
+        track.bytes = track
+            .bytes
+            .wrapping_add(u32::try_from(frame.payloads.bytes()).unwrap_or(0));
+        if live {
+            track.live = Some((frame.captured.utc_us, time));
+        }
         track.remember(first, count, time, frame);
     }
 
     /// Gives the packets asked for again to `out`, as far as they are still there.
-    pub fn resend(&mut self, ssrc: u32, seqs: &[u16], mut out: impl FnMut(&[u8])) -> Resent {
+    pub fn resend(
+        &mut self,
+        ssrc: u32,
+        seqs: &[u16],
+        mut out: impl FnMut(&[u8], &[u8], u64),
+    ) -> Resent {
         let mut resent = Resent::default();
         let Some(track) = self.tracks.iter_mut().find(|t| t.ssrc == ssrc) else {
             resent.gone = u32::try_from(seqs.len()).unwrap_or(u32::MAX);
             return resent;
         };
         for &seq in seqs {
-            let Some((header, payload)) = track.find(seq) else {
+            let Some((header, payload, index)) = track.find(seq) else {
                 resent.gone += 1;
                 continue;
             };
@@ -126,32 +139,42 @@ impl Egress {
                 continue;
             };
             track.resend_quarters = left;
-            put(&mut self.packet, &header, &payload);
-            out(&self.packet);
+            out(&header.to_bytes(), &payload, index);
             resent.packets += 1;
         }
         resent
     }
 
-    /// A sender report for each medium that has sent something.
-    pub fn reports(&self, now: Instant, since_1970: Duration) -> Vec<Vec<u8>> {
-        let ntp = rtcp::ntp(since_1970);
+    /// A sender report for each medium: a moment of capture and its media time. `edge` gives that of the live edge at
+    /// the join, for media that have sent nothing live yet.
+    pub fn reports(&self, edge: impl Fn(usize) -> Option<(Captured, u64)>) -> Vec<Vec<u8>> {
         self.tracks
             .iter()
             .filter_map(|t| {
-                let (time, arrived) = t.newest?;
-                let passed = now.saturating_duration_since(arrived).as_micros();
-                let ticks = passed * u128::from(t.clock_rate) / 1_000_000;
                 #[allow(clippy::cast_possible_truncation, reason = "RTP time is the low half")]
-                let time = time.wrapping_add(ticks as u32);
+                let edge = || edge(usize::from(t.medium)).map(|(c, time)| (c.utc_us, time as u32));
+                let (utc_us, time) = t.live.or_else(edge)?;
+                let since_1970 = Duration::from_micros(u64::try_from(utc_us).unwrap_or(0));
+                let ntp = rtcp::ntp(since_1970);
                 Some(rtcp::sender_report(t.ssrc, ntp, time, t.packets, t.bytes))
             })
             .collect()
     }
+
+    /// RTP clock of our source `ssrc`.
+    pub fn clock_rate(&self, ssrc: u32) -> Option<u32> {
+        let track = self.tracks.iter().find(|t| t.ssrc == ssrc)?;
+        Some(track.clock_rate)
+    }
 }
 
 impl Track {
-    fn header(&self, seq: u16, time: u32, last: bool) -> Header {
+    fn header(&self, index: u64, time: u32, last: bool) -> Header {
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the sequence number is the low part"
+        )]
+        let seq = index as u16;
         Header {
             marker: last && self.is_video,
             payload_type: self.payload_type,
@@ -161,7 +184,7 @@ impl Track {
         }
     }
 
-    fn remember(&mut self, first: u16, count: usize, time: u32, frame: &Arc<Frame>) {
+    fn remember(&mut self, first: u64, count: usize, time: u32, frame: &Arc<Frame>) {
         let Some(n) = u16::try_from(count).ok().filter(|n| *n > 0) else {
             return;
         };
@@ -184,23 +207,22 @@ impl Track {
         }
     }
 
-    fn find(&self, seq: u16) -> Option<(Header, bytes::Bytes)> {
-        let sent = self
-            .sent
-            .iter()
-            .rev()
-            .find(|s| seq.wrapping_sub(s.first) < s.count)?;
-        let i = seq.wrapping_sub(sent.first);
+    fn find(&self, seq: u16) -> Option<(Header, bytes::Bytes, u64)> {
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the sequence number is the low part"
+        )]
+        let place = |s: &Sent| seq.wrapping_sub(s.first as u16);
+        let sent = self.sent.iter().rev().find(|s| place(s) < s.count)?;
+        let i = place(sent);
         let payload = sent.frame.upgrade()?.payloads.get(usize::from(i))?;
-        Some((self.header(seq, sent.time, i + 1 == sent.count), payload))
+        let index = sent.first + u64::from(i);
+        Some((
+            self.header(index, sent.time, i + 1 == sent.count),
+            payload,
+            index,
+        ))
     }
-}
-
-fn put(packet: &mut Vec<u8>, header: &Header, payload: &[u8]) {
-    packet.clear();
-    packet.reserve(HEADER_BYTES + payload.len());
-    packet.extend(header.to_bytes());
-    packet.extend(payload);
 }
 
 #[cfg(test)]
@@ -232,7 +254,8 @@ mod tests {
             medium,
             key: true,
             time: 0,
-            arrived: Instant::now(),
+            arrived: std::time::Instant::now(),
+            offset: 0,
             captured: kerbside_codecs::media::Captured {
                 utc_us: 0,
                 uncertainty_us: 0,
@@ -245,7 +268,7 @@ mod tests {
     fn a_frame_is_numbered_and_its_last_packet_marked() {
         let (mut e, ssrc) = egress();
         let mut seen = Vec::new();
-        e.frame(&frame(0, 3), (1 << 32) + 5, |p| {
+        e.frame(&frame(0, 3), (1 << 32) + 5, true, |p, _, _| {
             seen.push(Header::parse(p).unwrap().0);
         });
         assert_eq!(seen.len(), 3);
@@ -253,7 +276,9 @@ mod tests {
         assert_eq!(seen[2].seq, seen[0].seq.wrapping_add(2));
         let markers: Vec<_> = seen.iter().map(|h| h.marker).collect();
         assert_eq!(markers, [false, false, true]);
-        e.frame(&frame(9, 3), 5, |_| panic!("medium 9 was not agreed"));
+        e.frame(&frame(9, 3), 5, true, |_, _, _| {
+            panic!("medium 9 was not agreed")
+        });
     }
 
     #[test]
@@ -261,18 +286,24 @@ mod tests {
         let (mut e, ssrc) = egress();
         let (kept, gone) = (frame(0, 2), frame(0, 2));
         let mut first = Vec::new();
-        e.frame(&kept, 1, |p| first.push(p.to_vec()));
-        e.frame(&gone, 2, |p| first.push(p.to_vec()));
+        e.frame(&kept, 1, true, |h, p, i| {
+            first.push((h.to_vec(), p.to_vec(), i))
+        });
+        e.frame(&gone, 2, true, |h, p, i| {
+            first.push((h.to_vec(), p.to_vec(), i))
+        });
         drop(gone);
         let seqs: Vec<u16> = first
             .iter()
-            .map(|p| Header::parse(p).unwrap().0.seq)
+            .map(|(h, _, _)| Header::parse(h).unwrap().0.seq)
             .collect();
         let mut again = Vec::new();
-        let resent = e.resend(ssrc, &seqs, |p| again.push(p.to_vec()));
+        let resent = e.resend(ssrc, &seqs, |h, p, i| {
+            again.push((h.to_vec(), p.to_vec(), i))
+        });
         assert_eq!(again, first[..2]);
         assert_eq!((resent.packets, resent.gone), (2, 2));
-        assert_eq!(e.resend(1, &seqs, |_| ()).gone, 4);
+        assert_eq!(e.resend(1, &seqs, |_, _, _| ()).gone, 4);
     }
 
     #[test]
@@ -280,8 +311,8 @@ mod tests {
         let (mut e, ssrc) = egress();
         let f = frame(0, 1);
         let mut seq = 0;
-        e.frame(&f, 1, |p| seq = Header::parse(p).unwrap().0.seq);
-        let resent = e.resend(ssrc, &[seq; 10_000], |_| ());
+        e.frame(&f, 1, true, |p, _, _| seq = Header::parse(p).unwrap().0.seq);
+        let resent = e.resend(ssrc, &[seq; 10_000], |_, _, _| ());
         assert_eq!(resent.packets, RESEND_START);
         assert_eq!(resent.refused, 10_000 - RESEND_START);
     }
@@ -291,7 +322,7 @@ mod tests {
         let (mut e, _) = egress();
         let f = frame(0, 100);
         for _ in 0..1000 {
-            e.frame(&f, 1, |_| ());
+            e.frame(&f, 1, true, |_, _, _| ());
         }
         assert!(e.tracks[0].sent_packets <= SENT_MAX);
     }

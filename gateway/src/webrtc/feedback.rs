@@ -2,6 +2,7 @@
 //!
 //! Not here: reports (`codecs::rtp::rtcp`).
 
+const RECEIVER_REPORT: u8 = 201;
 const RTPFB: u8 = 205;
 const PSFB: u8 = 206;
 const NACK: u8 = 1;
@@ -17,6 +18,12 @@ pub enum Feedback {
     Nack { ssrc: u32, seqs: Vec<u16> },
     /// A key frame is needed (PLI or FIR).
     KeyFrame { ssrc: u32 },
+    /// A report block of a receiver (RFC 3550 §6.4.1): loss as a share of 256, jitter in ticks of the medium's clock.
+    Report {
+        ssrc: u32,
+        fraction_lost: u8,
+        jitter: u32,
+    },
 }
 
 /// The feedback in a compound packet; stops at the first thing that is not RTCP.
@@ -57,6 +64,19 @@ pub fn parse(mut packet: &[u8]) -> Vec<Feedback> {
             (PSFB, PLI) => out.extend(word(8).map(|ssrc| Feedback::KeyFrame { ssrc })),
             // FIR names its target in the entry, not in the header (RFC 5104 §4.3.1).
             (PSFB, FIR) => out.extend(word(12).map(|ssrc| Feedback::KeyFrame { ssrc })),
+            (RECEIVER_REPORT, n) => {
+                let blocks = this.get(8..).unwrap_or_default().chunks_exact(24);
+                for block in blocks.take(usize::from(n)) {
+                    let word = |i| {
+                        u32::from_be_bytes([block[i], block[i + 1], block[i + 2], block[i + 3]])
+                    };
+                    out.push(Feedback::Report {
+                        ssrc: word(0),
+                        fraction_lost: block[4],
+                        jitter: word(12),
+                    });
+                }
+            }
             _ => {}
         }
     }
@@ -107,6 +127,8 @@ mod tests {
     #[test]
     fn a_compound_of_all() {
         let mut p = vec![0x80, 201, 0, 1, 0, 0, 0, 1]; // an empty receiver report
+        p.extend([0x81, 201, 0, 7, 0, 0, 0, 1, 0, 0, 0, 7, 64, 0, 0, 0]);
+        p.extend([0, 0, 0, 0, 0, 0, 0, 90, 0, 0, 0, 0, 0, 0, 0, 0]);
         p.extend(pli(1, 7));
         p.extend(nack(1, 8, &[65_534, 65_535, 3, 100]));
         p.extend([
@@ -115,6 +137,11 @@ mod tests {
         assert_eq!(
             parse(&p),
             [
+                Feedback::Report {
+                    ssrc: 7,
+                    fraction_lost: 64,
+                    jitter: 90
+                },
                 Feedback::KeyFrame { ssrc: 7 },
                 Feedback::Nack {
                     ssrc: 8,
@@ -131,7 +158,7 @@ mod tests {
         fn any_bytes(bytes: Vec<u8>) {
             let n: usize = parse(&bytes).iter().map(|f| match f {
                 Feedback::Nack { seqs, .. } => seqs.len(),
-                Feedback::KeyFrame { .. } => 1,
+                Feedback::KeyFrame { .. } | Feedback::Report { .. } => 1,
             }).sum();
             prop_assert!(n <= NACK_MAX + 17 + bytes.len());
         }

@@ -1,5 +1,9 @@
 //! The one UDP port: datagrams in, each to its session.
 //!
+//! Each fan-out thread has a socket of its own on the port (SO_REUSEPORT): the kernel gives all datagrams of one pair
+//! of addresses to the same socket, and a reader is put on the thread that heard its checks. Datagrams that come by
+//! another one nevertheless (ICE-TCP, a moved address) find their session by the same table.
+//!
 //! Whatever is not for a living session costs one look-up and a count. Not here: ICE-TCP (`tcp`), sending.
 
 use std::io;
@@ -9,7 +13,6 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::watch;
 
 use super::ice::{self, Kind};
@@ -23,18 +26,23 @@ const DATAGRAM_MAX: usize = 2048;
 /// Datagrams are slices of blocks of this size.
 const BLOCK: usize = 64 << 10;
 
-/// The UDP socket and the TCP listener on the same port.
+/// So many UDP sockets and the TCP listener on the same port. The TCP port is taken alone, so a second gateway cannot
+/// share the UDP port unnoticed.
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub fn bind(addr: SocketAddr) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
-    // Port 0: the port that UDP was given may be taken for TCP.
+pub fn bind(
+    addr: SocketAddr,
+    sockets: usize,
+) -> io::Result<(Vec<std::net::UdpSocket>, std::net::TcpListener)> {
+    // Port 0: the port that TCP was given may be taken for UDP.
     let mut tries = if addr.port() == 0 { 16 } else { 1 };
     loop {
         tries -= 1;
-        let udp = bind_udp(addr)?;
-        match std::net::TcpListener::bind(udp.local_addr()?) {
-            Ok(tcp) => {
+        let tcp = std::net::TcpListener::bind(addr)?;
+        let at = SocketAddr::new(addr.ip(), tcp.local_addr()?.port());
+        match (0..sockets.max(1)).map(|_| bind_udp(at)).collect() {
+            Ok(udp) => {
                 tcp.set_nonblocking(true)?;
                 return Ok((udp, tcp));
             }
@@ -49,6 +57,7 @@ fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    socket.set_reuse_port(true)?;
     // The system may give less; it then says so in its own counters.
     for r in [
         socket.set_recv_buffer_size(SOCKET_BYTES),
@@ -63,8 +72,9 @@ fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-/// Reads the socket until the gateway stops.
+/// Reads the socket of fan-out thread `thread` until the gateway stops.
 pub async fn receive(
+    thread: usize,
     socket: Arc<UdpSocket>,
     sessions: Sessions,
     mut shutdown: watch::Receiver<bool>,
@@ -81,7 +91,7 @@ pub async fn receive(
         match received {
             Ok((n, from)) => {
                 let data = block.split_to(n).freeze();
-                let via = Via::Udp;
+                let via = Via::Udp(thread);
                 deliver(&sessions, Datagram { from, via, data });
             }
             // An ICMP error of an earlier send; the session notices by itself.
@@ -104,10 +114,9 @@ pub fn deliver(sessions: &Sessions, datagram: Datagram) {
         Kind::Dtls | Kind::Rtp => sessions.by_address(&datagram.from).ok_or("unknown_peer"),
         Kind::Other => Err("not_webrtc"),
     };
-    match inbox.map(|i| i.try_send(datagram)) {
+    match inbox.map(|i| i.put(datagram)) {
         Ok(Ok(())) => {}
-        Ok(Err(TrySendError::Full(_))) => dropped("session_busy"),
-        Ok(Err(TrySendError::Closed(_))) => dropped("session_ended"),
+        Ok(Err((refused, _))) => dropped(refused.name()),
         Err(reason) => dropped(reason),
     }
 }

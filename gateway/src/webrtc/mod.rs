@@ -15,16 +15,19 @@ mod feedback;
 mod hello;
 mod hub;
 mod ice;
+mod inbox;
 mod ingress;
 mod metrics;
 mod notices;
 mod offer;
 mod plan;
+mod seal;
 mod secure;
 mod session;
 mod sessions;
 mod tcp;
 mod transport;
+mod viewer;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -32,20 +35,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::watch;
 
 use crate::config;
 use crate::ids::StreamId;
 use crate::registry::{Principal, Registry};
-use crate::stream::{Streams, SubscribeError};
+use crate::stream::{Fanout, Streams, SubscribeError};
 use answer::Local;
 use ice::Lite;
+use inbox::Inbox;
 use offer::Offer;
 use plan::Plan;
 use secure::{Identity, Secure};
-use session::{Leave, Session};
-use sessions::{Entry, INBOX_MAX, Role, Sessions};
-use transport::Transport;
+use session::Session;
+use sessions::{Entry, Role, Sessions};
+use transport::{Sockets, Transport};
 
 /// How long a reader waits for a camera that is pulled on demand.
 const PULL_MAX: Duration = Duration::from_secs(10);
@@ -58,14 +62,13 @@ pub struct WebRtc {
 
 struct Shared {
     io: tokio::runtime::Handle,
-    socket: Arc<UdpSocket>,
+    fanout: Fanout,
+    sockets: Sockets,
     address: SocketAddr,
     addresses: Vec<IpAddr>,
     identity: Identity,
     sessions: Sessions,
     streams: Streams,
-    registry: Registry,
-    shutdown: watch::Receiver<bool>,
 }
 
 /// What the client gets for its offer.
@@ -124,14 +127,22 @@ impl WebRtc {
         bind: SocketAddr,
         cfg: &config::WebRtc,
         streams: Streams,
+        fanout: Fanout,
         registry: Registry,
         shutdown: watch::Receiver<bool>,
     ) -> io::Result<Self> {
         let _runtime = io.enter();
-        let (udp, tcp) = hub::bind(bind)?;
-        let socket = Arc::new(UdpSocket::from_std(udp)?);
+        let (udp, tcp) = hub::bind(bind, fanout.len())?;
+        let sockets: Sockets = (0..)
+            .zip(udp)
+            .map(|(thread, socket)| {
+                // Its thread hears it.
+                let _its = fanout.runtime(thread).enter();
+                UdpSocket::from_std(socket).map(Arc::new)
+            })
+            .collect::<io::Result<_>>()?;
         let listener = TcpListener::from_std(tcp)?;
-        let address = socket.local_addr()?;
+        let address = listener.local_addr()?;
         let interfaces: Vec<IpAddr> = rtc::shared::ifaces::ifaces()?
             .into_iter()
             .filter_map(|i| Some(i.addr?.ip()))
@@ -140,23 +151,30 @@ impl WebRtc {
         let identity = Identity::generate().map_err(io::Error::other)?;
         let sessions = Sessions::new(cfg.sessions_max);
         tracing::info!(%address, ?addresses, "WebRTC port open");
-        io.spawn(hub::receive(
-            socket.clone(),
-            sessions.clone(),
-            shutdown.clone(),
-        ));
+        tracing::info!(
+            gso = crate::udp::has_gso(),
+            "datagrams are sent with UDP segmentation, or by sendmmsg without it"
+        );
+        for (thread, socket) in sockets.iter().enumerate() {
+            fanout.runtime(thread).spawn(hub::receive(
+                thread,
+                socket.clone(),
+                sessions.clone(),
+                shutdown.clone(),
+            ));
+        }
         io.spawn(tcp::accept(listener, sessions.clone(), shutdown.clone()));
+        io.spawn(end_sessions(sessions.clone(), registry, shutdown));
         Ok(Self {
             shared: Arc::new(Shared {
                 io: io.clone(),
-                socket,
+                fanout,
+                sockets,
                 address,
                 addresses,
                 identity,
                 sessions,
                 streams,
-                registry,
-                shutdown,
             }),
         })
     }
@@ -269,16 +287,14 @@ impl WebRtc {
         let s = &*self.shared;
         let (ufrag, password) = (random_hex::<8>(), random_hex::<16>());
         let secure = Secure::new(s.identity.clone(), offer.fingerprint, offer.wants_us_active);
-        let (sender, inbox) = mpsc::channel(INBOX_MAX);
-        let stop = Arc::new(Notify::new());
+        let inbox = Arc::<Inbox>::default();
         let id = random_hex::<16>();
         let entry = Entry {
             id: id.as_str().into(),
             owner: owner.clone(),
             role,
             remote_ufrag: offer.ice_ufrag.clone(),
-            inbox: sender,
-            stop: stop.clone(),
+            inbox: inbox.clone(),
         };
         let seat = s.sessions.open(&ufrag, entry).map_err(OfferError::Full)?;
         let ice = Lite::new(s.identity.crypto.clone(), &ufrag, &password);
@@ -297,20 +313,32 @@ impl WebRtc {
             stream: stream.clone(),
             streams: s.streams.clone(),
             plan,
-            transport: Transport::new(s.socket.clone(), seat, ice, secure, now),
+            transport: Transport::new(s.sockets.clone(), seat, ice, secure, now),
             inbox,
-            leave: Leave {
-                owner,
-                registry: s.registry.clone(),
-                stop,
-                shutdown: s.shutdown.clone(),
-                revocations: s.registry.revocations(),
-            },
+            owner,
+            fanout: s.fanout.clone(),
             offered: now,
         };
         let etag = sessions::etag(&ufrag);
         Ok((Answer { sdp, id, etag }, session))
     }
+}
+
+/// Ends sessions of accounts that were revoked, and all when the gateway stops.
+async fn end_sessions(sessions: Sessions, registry: Registry, mut shutdown: watch::Receiver<bool>) {
+    let mut revocations = registry.revocations();
+    loop {
+        tokio::select! {
+            _ = shutdown.wait_for(|s| *s) => break,
+            changed = revocations.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                sessions.end_where("revoked", |owner| !registry.is_valid(owner));
+            }
+        }
+    }
+    sessions.end_where("gateway_stops", |_| true);
 }
 
 fn parse(offer_sdp: &str) -> Result<Offer, OfferError> {

@@ -1,33 +1,30 @@
-//! The task of one session: it owns the connection and moves media between it and a stream.
+//! The task of one session: it owns the connection until it stands, and a publisher's for good.
 //!
-//! Here: the two loops, playing and publishing, and what ends them. Not here: protocols (`transport`), RTP (`egress`,
-//! `ingress`).
+//! Here: connecting, the loop of a publisher, what ends a session. Not here: protocols (`transport`), RTP (`egress`,
+//! `ingress`), a reader that is connected (`viewer`: it has no task, but a place on a fan-out thread).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use kerbside_codecs::rtp::rtcp::Report;
-use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Sleep, sleep_until};
 
-use super::egress::Egress;
-use super::feedback::{self, Feedback};
+use super::inbox::Inbox;
 use super::ingress::{Lanes, WINDOW};
-use super::metrics::{ENDED, JOIN, PACKETS, count, dropped};
-use super::notices::{Notice, Notices};
+use super::metrics::{ENDED, JOIN, PACKETS, dropped};
 use super::plan::Plan;
 use super::sessions::{Datagram, Role};
 use super::transport::{End, Input, Transport};
-use crate::clock;
+use super::viewer::Viewer;
 use crate::ids::StreamId;
-use crate::registry::{Principal, Registry};
-use crate::stream::{Ingress, Item, Reader, Streams, Superseded};
+use crate::registry::Principal;
+use crate::stream::{Fanout, Ingress, Reader, Streams, Superseded};
+use crate::udp::Burst;
 
 /// Sender and receiver reports.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Datagrams handled before media gets its turn.
-const BURST: usize = 64;
+pub const BURST: usize = 64;
 
 /// What a session is born with.
 pub struct Session {
@@ -35,191 +32,71 @@ pub struct Session {
     pub streams: Streams,
     pub plan: Plan,
     pub transport: Transport,
-    pub inbox: mpsc::Receiver<Datagram>,
-    pub leave: Leave,
+    pub inbox: Arc<Inbox>,
+    pub owner: Principal,
+    pub fanout: Fanout,
     /// When the offer came.
     pub offered: Instant,
 }
 
-/// What can end a session from outside.
-pub struct Leave {
-    pub owner: Principal,
-    pub registry: Registry,
-    pub stop: Arc<Notify>,
-    pub shutdown: watch::Receiver<bool>,
-    pub revocations: watch::Receiver<u64>,
-}
+impl Session {
+    /// Connects a reader and puts it on a fan-out thread.
+    pub async fn play(mut self, reader: Reader) {
+        if let Err(End(reason)) = self.connect().await {
+            return self.ended(Role::Play, reason);
+        }
+        // The handshake took time: begin at the newest key frame of now.
+        let fresh = self.streams.read(&self.stream, Duration::ZERO).await;
+        let mut reader = match fresh {
+            Ok(fresh) if fresh.media() == reader.media() => fresh,
+            _ => reader,
+        };
+        let Some(remote) = self.transport.remote() else {
+            return self.ended(Role::Play, "setup_timeout");
+        };
+        reader.introduce(self.owner.name(), "whep", remote);
+        let place = self.fanout.place(self.transport.thread());
+        let fanout = self.fanout.clone();
+        let inbox = self.inbox.clone();
+        let viewer = Viewer::new(self, place.clone());
+        fanout.join(&place, reader, None, Box::new(viewer));
+        inbox.serve_by(&place);
+    }
 
-impl Leave {
-    /// Waits until something ends the session. Cancel-safe.
-    async fn wanted(&mut self) -> End {
+    /// ICE and DTLS, until media can be sent.
+    async fn connect(&mut self) -> Result<(), End> {
+        let mut burst = Burst::default();
         loop {
+            self.transport.flush(&mut burst);
+            if self.transport.is_ready() {
+                return Ok(());
+            }
+            let due = self.transport.deadline().into();
             tokio::select! {
-                () = self.stop.notified() => return End("client"),
-                _ = self.shutdown.wait_for(|s| *s) => return End("gateway_stops"),
-                changed = self.revocations.changed() => {
-                    if changed.is_err() {
-                        return End("gateway_stops");
-                    }
-                    if !self.registry.is_valid(&self.owner) {
-                        return End("revoked");
+                reason = self.inbox.until_over() => return Err(End(reason)),
+                d = self.inbox.next() => {
+                    if self.transport.handle(Instant::now(), &d)?.is_some() {
+                        dropped("not_ready");
                     }
                 }
+                () = sleep_until(due) => self.transport.handle_timeout(Instant::now())?,
             }
         }
-    }
-}
-
-impl Session {
-    /// Sends a stream to a reader until one of them ends.
-    pub async fn play(mut self, reader: Reader) {
-        let End(reason) = self.play_until(reader).await;
-        self.ended(Role::Play, reason).await;
     }
 
     /// Takes a stream from a publisher until it ends.
     pub async fn publish(mut self) {
         let End(reason) = self.publish_until().await;
-        self.ended(Role::Publish, reason).await;
+        self.ended(Role::Publish, reason);
     }
 
-    async fn ended(self, role: Role, reason: &'static str) {
+    /// Says goodbye, counts and logs it.
+    pub fn ended(mut self, role: Role, reason: &'static str) {
         let now = Instant::now();
-        self.transport.close(now).await;
+        self.transport.close(now, &mut Burst::default());
         ENDED.with_label_values(&[role.name(), reason]).inc();
         let seconds = now.saturating_duration_since(self.offered).as_secs();
-        tracing::info!(stream = %self.stream, who = self.leave.owner.name(), role = role.name(), reason, seconds, "WebRTC session ended");
-    }
-
-    async fn play_until(&mut self, mut reader: Reader) -> End {
-        let mut egress = Egress::new(&self.plan);
-        let mut notices = self.plan.data.map(|_| Notices::new());
-        let mut out = Vec::new();
-        let mut report_at = Instant::now() + REPORT_EVERY;
-        let mut joined = false;
-        let mut was_ready = false;
-        let timer = sleep_until(self.transport.deadline().into());
-        tokio::pin!(timer);
-        loop {
-            if let Some(n) = &mut notices {
-                let now = Instant::now();
-                self.transport.write_data(now, &n.poll_transmit(now));
-            }
-            if let Err(end) = self.transport.flush().await {
-                return end;
-            }
-            let ready = self.transport.is_ready();
-            if ready && !was_ready {
-                was_ready = true;
-                // The handshake took time: begin at the newest key frame of now.
-                if let Ok(fresh) = self.streams.read(&self.stream, Duration::ZERO).await
-                    && fresh.media() == reader.media()
-                {
-                    reader = fresh;
-                }
-            }
-            let mut due = self.transport.deadline().min(report_at);
-            if let Some(t) = notices.as_ref().and_then(Notices::poll_timeout) {
-                due = due.min(t);
-            }
-            set(timer.as_mut(), due);
-            let step = tokio::select! {
-                end = self.leave.wanted() => Err(end),
-                d = self.inbox.recv() => self.readers_datagrams(d, &mut egress, &mut notices, &reader, &mut out).await,
-                item = reader.next(), if ready => match item {
-                    Item::Frame { frame, time } => {
-                        out.clear();
-                        egress.frame(&frame, time, |p| self.transport.protect(p, &mut out));
-                        if !joined && !out.is_empty() {
-                            joined = true;
-                            self.joined(Role::Play);
-                        }
-                        PACKETS.with_label_values(&["out"]).inc_by(out.len() as u64);
-                        self.transport.transmit(&out).await
-                    }
-                    Item::Skipped { frames } => {
-                        tracing::debug!(stream = %self.stream, who = self.leave.owner.name(), frames, "a slow reader skipped to the newest key frame");
-                        if let Some(n) = &mut notices {
-                            n.tell(Instant::now(), Notice { skipped: frames, lost: reader.lost() });
-                        }
-                        Ok(())
-                    }
-                    // Parameter sets are in-band.
-                    Item::Media(_) => Ok(()),
-                    Item::Ended(why) => {
-                        tracing::debug!(stream = %self.stream, why, "stream ended");
-                        Err(End("stream_ended"))
-                    }
-                },
-                () = timer.as_mut() => {
-                    let now = Instant::now();
-                    if let Some(n) = &mut notices {
-                        n.handle_timeout(now);
-                    }
-                    let mut step = self.transport.handle_timeout(now);
-                    if step.is_ok() && now >= report_at {
-                        report_at = now + REPORT_EVERY;
-                        let wall = Duration::from_millis(clock::unix_ms().unsigned_abs());
-                        if ready {
-                            step = self.transport.transmit_rtcp(egress.reports(now, wall)).await;
-                        }
-                    }
-                    step
-                }
-            };
-            if let Err(end) = step {
-                return end;
-            }
-        }
-    }
-
-    /// A datagram and those right behind it: feedback is answered, anything else is the transport's.
-    async fn readers_datagrams(
-        &mut self,
-        first: Option<Datagram>,
-        egress: &mut Egress,
-        notices: &mut Option<Notices>,
-        reader: &Reader,
-        out: &mut Vec<Bytes>,
-    ) -> Result<(), End> {
-        let mut next = first;
-        let mut left = BURST;
-        out.clear();
-        while let Some(d) = next {
-            let now = Instant::now();
-            match self.transport.handle(now, &d)? {
-                Some(Input::Data(packets)) => {
-                    if let Some(n) = notices {
-                        packets.into_iter().for_each(|p| n.handle(now, p.freeze()));
-                    }
-                }
-                Some(Input::Rtcp(packet)) => {
-                    for f in feedback::parse(&packet) {
-                        match f {
-                            Feedback::KeyFrame { .. } => reader.want_key_frame(),
-                            Feedback::Nack { ssrc, seqs } => {
-                                let r =
-                                    egress.resend(ssrc, &seqs, |p| self.transport.protect(p, out));
-                                PACKETS
-                                    .with_label_values(&["resent"])
-                                    .inc_by(r.packets.into());
-                                count("nack_gone", r.gone as usize);
-                                count("nack_refused", r.refused as usize);
-                            }
-                        }
-                    }
-                }
-                Some(Input::Rtp(_)) => dropped("media_from_a_reader"),
-                None => {}
-            }
-            left -= 1;
-            next = if left > 0 {
-                self.inbox.try_recv().ok()
-            } else {
-                None
-            };
-        }
-        self.transport.transmit(out).await
+        tracing::info!(stream = %self.stream, who = self.owner.name(), role = role.name(), reason, seconds, "WebRTC session ended");
     }
 
     async fn publish_until(&mut self) -> End {
@@ -227,12 +104,11 @@ impl Session {
         let mut ingress: Option<Ingress> = None;
         let mut reports = Reports::default();
         let mut joined = false;
+        let mut burst = Burst::default();
         let timer = sleep_until(self.transport.deadline().into());
         tokio::pin!(timer);
         loop {
-            if let Err(end) = self.transport.flush().await {
-                return end;
-            }
+            self.transport.flush(&mut burst);
             if ingress.is_none() && self.transport.is_ready() {
                 match self.begin() {
                     Ok(i) => {
@@ -255,8 +131,8 @@ impl Session {
             };
             let mut asks = Vec::new();
             let step = tokio::select! {
-                end = self.leave.wanted() => Err(end),
-                d = self.inbox.recv() => self.publishers_datagrams(d, &mut lanes, ingress.as_mut()),
+                reason = self.inbox.until_over() => Err(End(reason)),
+                d = self.inbox.next() => self.publishers_datagrams(d, &mut lanes, ingress.as_mut()),
                 () = wanted => {
                     asks.extend(lanes.key_frame_request(Instant::now()));
                     Ok(0)
@@ -289,10 +165,8 @@ impl Session {
             if reports.handle_timeout(now) {
                 asks.extend(lanes.reports(now));
             }
-            if !asks.is_empty()
-                && let Err(end) = self.transport.transmit_rtcp(asks).await
-            {
-                return end;
+            if !asks.is_empty() {
+                self.transport.transmit_rtcp(&asks, &mut burst);
             }
         }
     }
@@ -312,11 +186,11 @@ impl Session {
     /// A datagram and those right behind it; gives how many media packets they were.
     fn publishers_datagrams(
         &mut self,
-        first: Option<Datagram>,
+        first: Datagram,
         lanes: &mut Lanes,
         mut ingress: Option<&mut Ingress>,
     ) -> Result<u64, End> {
-        let mut next = first;
+        let mut next = Some(first);
         let mut left = BURST;
         let mut packets = 0;
         while let Some(d) = next {
@@ -345,21 +219,17 @@ impl Session {
                 (None, _) => {}
             }
             left -= 1;
-            next = if left > 0 {
-                self.inbox.try_recv().ok()
-            } else {
-                None
-            };
+            next = if left > 0 { self.inbox.pop() } else { None };
         }
         PACKETS.with_label_values(&["in"]).inc_by(packets);
         Ok(packets)
     }
 
-    fn joined(&self, role: Role) {
+    pub fn joined(&self, role: Role) {
         let took = self.offered.elapsed();
         JOIN.with_label_values(&[role.name()])
             .observe(took.as_secs_f64());
-        tracing::info!(stream = %self.stream, who = self.leave.owner.name(), role = role.name(), took_ms = took.as_millis(), "WebRTC session joined");
+        tracing::info!(stream = %self.stream, who = self.owner.name(), role = role.name(), took_ms = took.as_millis(), "WebRTC session joined");
     }
 }
 

@@ -5,17 +5,17 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
+use super::inbox::Inbox;
 use super::metrics::SESSIONS;
 use crate::registry::Principal;
+use crate::stream::Kick;
 
-/// Datagrams waiting for one session; more are dropped and counted.
-pub const INBOX_MAX: usize = 512;
 /// Addresses one session may be heard from; the oldest is forgotten.
 const ADDRESSES_MAX: usize = 8;
 /// Sessions one device may publish by at once: its cameras, and those about to be superseded. One device that asks
@@ -25,9 +25,18 @@ const PUBLISHED_MAX: usize = 16;
 /// How a datagram came and how an answer goes back.
 #[derive(Clone, Debug)]
 pub enum Via {
-    Udp,
-    /// ICE-TCP: what is sent here is framed and written.
-    Tcp(mpsc::Sender<Bytes>),
+    /// By the socket of this fan-out thread.
+    Udp(usize),
+    /// ICE-TCP.
+    Tcp(TcpPath),
+}
+
+/// Where framed packets for an ICE-TCP connection go.
+#[derive(Clone, Debug)]
+pub struct TcpPath {
+    pub queue: mpsc::Sender<Bytes>,
+    /// Kicked when something of the queue was written.
+    pub room: Arc<OnceLock<Kick>>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,15 +70,14 @@ pub struct Entry {
     pub role: Role,
     /// The other side's user fragment: a PATCH with another one is an ICE restart.
     pub remote_ufrag: String,
-    pub inbox: mpsc::Sender<Datagram>,
-    pub stop: Arc<Notify>,
+    pub inbox: Arc<Inbox>,
 }
 
 #[derive(Default)]
 struct Table {
     by_ufrag: HashMap<Arc<str>, Entry>,
     by_id: HashMap<Arc<str>, Arc<str>>,
-    by_address: HashMap<SocketAddr, (Arc<str>, mpsc::Sender<Datagram>)>,
+    by_address: HashMap<SocketAddr, (Arc<str>, Arc<Inbox>)>,
 }
 
 /// All sessions. Cheap to clone.
@@ -126,17 +134,26 @@ impl Sessions {
         })
     }
 
-    pub fn by_ufrag(&self, ufrag: &str) -> Option<mpsc::Sender<Datagram>> {
+    pub fn by_ufrag(&self, ufrag: &str) -> Option<Arc<Inbox>> {
         Some(self.table.lock().by_ufrag.get(ufrag)?.inbox.clone())
     }
 
-    pub fn by_address(&self, from: &SocketAddr) -> Option<mpsc::Sender<Datagram>> {
+    pub fn by_address(&self, from: &SocketAddr) -> Option<Arc<Inbox>> {
         Some(self.table.lock().by_address.get(from)?.1.clone())
     }
 
     /// Asks a session to end. False when there is none of this id that belongs to `who`.
     pub fn close(&self, id: &str, who: &Principal) -> bool {
-        self.with(id, who, |_, e| e.stop.notify_one()).is_some()
+        self.with(id, who, |_, e| e.inbox.end("client")).is_some()
+    }
+
+    /// Ends all sessions whose owner this is true of.
+    pub fn end_where(&self, reason: &'static str, owner: impl Fn(&Principal) -> bool) {
+        for e in self.table.lock().by_ufrag.values() {
+            if owner(&e.owner) {
+                e.inbox.end(reason);
+            }
+        }
     }
 
     /// The session's entity tag and the other side's user fragment.
@@ -189,6 +206,7 @@ impl Drop for Seat {
         let mut table = self.sessions.table.lock();
         if let Some(entry) = table.by_ufrag.remove(&self.ufrag) {
             table.by_id.remove(&entry.id);
+            entry.inbox.close();
         }
         for a in &self.addresses {
             forget(&mut table, *a, &self.ufrag);
@@ -211,6 +229,7 @@ fn forget(table: &mut Table, address: SocketAddr, ufrag: &Arc<str>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::inbox::Refused;
     use super::*;
     use crate::registry;
 
@@ -222,32 +241,36 @@ mod tests {
         })
     }
 
-    fn entry(id: &str, owner: &str) -> (Entry, mpsc::Receiver<Datagram>) {
-        let (inbox, rx) = mpsc::channel(4);
-        let entry = Entry {
+    fn entry(id: &str, owner: &str) -> Entry {
+        Entry {
             id: id.into(),
             owner: user(owner),
             role: Role::Play,
             remote_ufrag: "them".to_owned(),
-            inbox,
-            stop: Arc::default(),
-        };
-        (entry, rx)
+            inbox: Arc::default(),
+        }
     }
 
     #[test]
     fn routes_end_with_the_seat() {
         let s = Sessions::new(2);
-        let (e, _rx) = entry("id", "anna");
+        let e = entry("id", "anna");
+        let inbox = e.inbox.clone();
         let mut seat = s.open("frag", e).unwrap();
         let at: SocketAddr = ([192, 0, 2, 1], 5).into();
         seat.route(at);
         assert!(s.by_address(&at).is_some() && s.by_ufrag("frag").is_some());
         // The address moves to another session: the first one's end does not cut it.
-        let (e, _rx2) = entry("id2", "bob");
+        let e = entry("id2", "bob");
         let mut other = s.open("frag2", e).unwrap();
         other.route(at);
         drop(seat);
+        let late = Datagram {
+            from: at,
+            via: Via::Udp(0),
+            data: Bytes::new(),
+        };
+        assert_eq!(inbox.put(late).unwrap_err().0, Refused::Closed);
         assert!(s.by_address(&at).is_some() && s.by_ufrag("frag").is_none());
         drop(other);
         assert!(s.by_address(&at).is_none());
@@ -257,23 +280,24 @@ mod tests {
     #[test]
     fn full_is_full_and_only_the_owner_closes() {
         let s = Sessions::new(1);
-        let (e, _rx) = entry("id", "anna");
-        let stop = e.stop.clone();
+        let e = entry("id", "anna");
+        let inbox = e.inbox.clone();
         let _seat = s.open("frag", e).unwrap();
-        assert_eq!(s.open("frag2", entry("id2", "bob").0).err(), Some(1));
+        assert_eq!(s.open("frag2", entry("id2", "bob")).err(), Some(1));
         assert!(!s.close("id", &user("bob")));
         assert!(!s.close("nothing", &user("anna")));
         assert_eq!(s.find("id", &user("anna")).unwrap().0, "\"frag\"");
         assert!(s.close("id", &user("anna")));
-        let mut notified = std::pin::pin!(stop.notified());
-        assert!(notified.as_mut().enable());
+        assert_eq!(inbox.over(), Some("client"));
+        s.end_where("revoked", |_| true);
+        assert_eq!(inbox.over(), Some("client"), "the first reason holds");
     }
 
     #[test]
     fn one_publisher_does_not_take_every_place() {
         let s = Sessions::new(PUBLISHED_MAX + 2);
         let publish = |n: usize, owner: &str| {
-            let mut e = entry(&format!("id{n}"), owner).0;
+            let mut e = entry(&format!("id{n}"), owner);
             e.role = Role::Publish;
             s.open(&format!("frag{n}"), e)
         };
@@ -289,7 +313,7 @@ mod tests {
     #[test]
     fn a_session_is_heard_from_few_addresses() {
         let s = Sessions::new(1);
-        let mut seat = s.open("frag", entry("id", "anna").0).unwrap();
+        let mut seat = s.open("frag", entry("id", "anna")).unwrap();
         for port in 0..100 {
             seat.route(([192, 0, 2, 1], port).into());
         }

@@ -4,7 +4,7 @@
 //! A connection belongs to the session of its first connectivity check. Not here: what the packets are.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -14,8 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::ice::ufrag_of;
+use super::inbox::Inbox;
 use super::metrics::dropped;
-use super::sessions::{Datagram, Sessions, Via};
+use super::sessions::{Datagram, Sessions, TcpPath, Via};
+use crate::stream::Kick;
 
 /// Connections that have not shown a session yet.
 const STRANGERS_MAX: usize = 64;
@@ -28,8 +30,8 @@ const WRITES_MAX: usize = 32;
 const PACKET_MAX: usize = 4096;
 
 /// The packets, each behind its length, in one buffer.
-pub fn frame(packets: &[Bytes]) -> Bytes {
-    let size = packets.iter().map(|p| p.len() + 2).sum();
+pub fn frame<'a>(packets: impl Iterator<Item = &'a [u8]> + Clone) -> Bytes {
+    let size = packets.clone().map(|p| p.len() + 2).sum();
     let mut out = BytesMut::with_capacity(size);
     for p in packets {
         if let Ok(len) = u16::try_from(p.len()) {
@@ -108,7 +110,7 @@ struct Connection {
     read: OwnedReadHalf,
     write: OwnedWriteHalf,
     buf: BytesMut,
-    inbox: mpsc::Sender<Datagram>,
+    inbox: Arc<Inbox>,
     first: Bytes,
 }
 
@@ -149,19 +151,23 @@ impl Connection {
             inbox,
             first,
         } = self;
-        let via = Via::Tcp(writes);
+        let room = Arc::<OnceLock<Kick>>::default();
+        let via = Via::Tcp(TcpPath {
+            queue: writes,
+            room: room.clone(),
+        });
         let pass = |data| Datagram {
             from,
             via: via.clone(),
             data,
         };
-        if inbox.send(pass(first)).await.is_err() {
+        if !inbox.put_when_room(pass(first)).await {
             return;
         }
         tokio::select! {
             () = read_all(read, buf, &inbox, pass) => {}
-            () = write_all(write, queue) => {}
-            () = inbox.closed() => {}
+            () = write_all(write, queue, &room) => {}
+            () = inbox.until_closed() => {}
         }
     }
 }
@@ -169,7 +175,7 @@ impl Connection {
 async fn read_all(
     mut read: OwnedReadHalf,
     mut buf: BytesMut,
-    inbox: &mpsc::Sender<Datagram>,
+    inbox: &Inbox,
     pass: impl Fn(Bytes) -> Datagram,
 ) {
     loop {
@@ -177,7 +183,7 @@ async fn read_all(
             match unframe(&mut buf) {
                 Ok(Some(packet)) => {
                     // Full: the socket is not read, TCP holds the sender up.
-                    if inbox.send(pass(packet)).await.is_err() {
+                    if !inbox.put_when_room(pass(packet)).await {
                         return;
                     }
                 }
@@ -193,10 +199,17 @@ async fn read_all(
     }
 }
 
-async fn write_all(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Bytes>) {
+async fn write_all(
+    mut write: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Bytes>,
+    room: &OnceLock<Kick>,
+) {
     while let Some(framed) = queue.recv().await {
         if write.write_all(&framed).await.is_err() {
             return;
+        }
+        if let Some(reader) = room.get() {
+            reader.kick();
         }
     }
 }
@@ -213,7 +226,7 @@ mod tests {
             cut in 1usize..50,
         ) {
             let packets: Vec<Bytes> = packets.into_iter().map(Bytes::from).collect();
-            let stream = frame(&packets);
+            let stream = frame(packets.iter().map(|p| &p[..]));
             let (mut buf, mut out) = (BytesMut::new(), Vec::new());
             for part in stream.chunks(cut) {
                 buf.extend_from_slice(part);

@@ -9,19 +9,24 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rtc::shared::error::Error;
 use tokio::net::UdpSocket;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::feedback::is_rtcp;
 use super::ice::{self, Kind, Lite};
 use super::metrics::{count, dropped};
-use super::secure::Secure;
+use super::secure::{Sealer, Secure};
 use super::sessions::{Datagram, Seat, Via};
 use super::tcp;
+use crate::stream::Kick;
 use crate::udp::{self, Burst};
+
+/// One per fan-out thread, all on the one port.
+pub type Sockets = Arc<[Arc<UdpSocket>]>;
 
 /// ICE and DTLS have to be done within this.
 const SETUP_MAX: Duration = Duration::from_secs(15);
-/// A client whose TCP connection takes nothing for so long is gone.
-const TCP_STUCK: Duration = Duration::from_secs(5);
+/// Places in the queue of a TCP connection that media leave to the handshake and reports.
+const TCP_ROOM: usize = 8;
 /// Faulty datagrams in the handshake before it is given up.
 const DTLS_FAULTS_MAX: u32 = 32;
 /// Senders (SSRC) one session may have, and datagrams of unknown ones that are tried: the SRTP context remembers
@@ -43,7 +48,7 @@ pub enum Input {
 }
 
 pub struct Transport {
-    socket: Arc<UdpSocket>,
+    sockets: Sockets,
     seat: Seat,
     ice: Lite,
     secure: Secure,
@@ -51,29 +56,21 @@ pub struct Transport {
     /// How the selected remote is reached.
     via: Via,
     control: Vec<(SocketAddr, Via, Bytes)>,
-    burst: Burst,
     rtp_sources: Sources,
     rtcp_sources: Sources,
     faults: u32,
 }
 
 impl Transport {
-    pub fn new(
-        socket: Arc<UdpSocket>,
-        seat: Seat,
-        ice: Lite,
-        secure: Secure,
-        now: Instant,
-    ) -> Self {
+    pub fn new(sockets: Sockets, seat: Seat, ice: Lite, secure: Secure, now: Instant) -> Self {
         Self {
-            socket,
+            sockets,
             seat,
             ice,
             secure,
             setup_until: now + SETUP_MAX,
-            via: Via::Udp,
+            via: Via::Udp(0),
             control: Vec::new(),
-            burst: Burst::default(),
             rtp_sources: Sources::default(),
             rtcp_sources: Sources::default(),
             faults: 0,
@@ -145,7 +142,7 @@ impl Transport {
         };
         self.control
             .push((from, datagram.via.clone(), checked.response));
-        if matches!(datagram.via, Via::Udp) {
+        if matches!(datagram.via, Via::Udp(_)) {
             self.seat.route(from);
         }
         if checked.selected {
@@ -205,54 +202,73 @@ impl Transport {
     }
 
     /// Sends what the handshake and the checks left to send.
-    ///
-    /// # Errors
-    /// The session is over.
-    pub async fn flush(&mut self) -> Result<(), End> {
+    pub fn flush(&mut self, burst: &mut Burst) {
         if let Some(remote) = self.ice.remote() {
             while let Some(d) = self.secure.poll_transmit() {
                 self.control.push((remote, self.via.clone(), d));
             }
         }
-        for (to, via, d) in std::mem::take(&mut self.control) {
-            self.send(to, &via, &[d]).await?;
+        if self.control.is_empty() {
+            return;
         }
-        Ok(())
+        for (to, via, d) in std::mem::take(&mut self.control) {
+            burst.clear();
+            burst.push(&[&d]);
+            self.send(to, &via, burst);
+        }
     }
 
-    /// RTP to SRTP, onto `out`.
-    pub fn protect(&mut self, packet: &[u8], out: &mut Vec<Bytes>) {
-        match self.secure.protect_rtp(packet) {
-            Ok(b) => out.push(b),
-            Err(error) => {
-                tracing::debug!(%error, "SRTP");
-                dropped("not_encrypted");
+    /// What encrypts media, once there are keys.
+    pub fn sealer(&mut self) -> Option<&mut Sealer> {
+        self.secure.sealer()
+    }
+
+    /// Can another frame be taken? Over UDP always: what the socket does not take is dropped, as a network would.
+    pub fn has_room(&self) -> bool {
+        match &self.via {
+            Via::Udp(_) => true,
+            Via::Tcp(path) => path.queue.capacity() > TCP_ROOM,
+        }
+    }
+
+    /// Is the selected path a TCP connection? Then tells it whom to kick when there is room again.
+    pub fn is_tcp(&self, reader: &Kick) -> bool {
+        match &self.via {
+            Via::Udp(_) => false,
+            Via::Tcp(path) => {
+                path.room.get_or_init(|| reader.clone());
+                true
             }
         }
+    }
+
+    /// The fan-out thread whose socket hears the other side; None: not by UDP.
+    pub fn thread(&self) -> Option<usize> {
+        match self.via {
+            Via::Udp(thread) => Some(thread),
+            Via::Tcp(_) => None,
+        }
+    }
+
+    /// The selected remote.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.ice.remote()
     }
 
     /// Sends protected packets to the selected remote: those of one frame together.
-    ///
-    /// # Errors
-    /// The session is over.
-    pub async fn transmit(&mut self, packets: &[Bytes]) -> Result<(), End> {
-        match self.ice.remote() {
-            Some(remote) => {
-                let via = self.via.clone();
-                self.send(remote, &via, packets).await
-            }
-            None => Ok(()),
+    pub fn transmit(&self, packets: &Burst) {
+        if let Some(remote) = self.ice.remote() {
+            self.send(remote, &self.via, packets);
         }
     }
 
-    async fn send(&mut self, to: SocketAddr, via: &Via, packets: &[Bytes]) -> Result<(), End> {
+    fn send(&self, to: SocketAddr, via: &Via, packets: &Burst) {
+        if packets.is_empty() {
+            return;
+        }
         match via {
-            Via::Udp => {
-                self.burst.clear();
-                for p in packets {
-                    self.burst.push(&[p]);
-                }
-                match udp::send(&self.socket, to, &self.burst) {
+            Via::Udp(thread) => {
+                match udp::send(&*self.sockets[thread % self.sockets.len()], to, packets) {
                     Ok(sent) => count("send_buffer_full", sent.dropped),
                     // The path may come back, or consent runs out; RTCP tells what was lost.
                     Err(error) => {
@@ -260,39 +276,29 @@ impl Transport {
                         count("send_failed", packets.len());
                     }
                 }
-                Ok(())
             }
-            Via::Tcp(connection) => {
-                let framed = tcp::frame(packets);
-                match tokio::time::timeout(TCP_STUCK, connection.send(framed)).await {
-                    Ok(Ok(())) => Ok(()),
-                    // The connection is gone; checks over another path may come.
-                    Ok(Err(_)) => {
-                        dropped("tcp_closed");
-                        Ok(())
-                    }
-                    Err(_) => Err(End("tcp_stuck")),
-                }
-            }
+            Via::Tcp(path) => match path.queue.try_send(tcp::frame(packets.iter())) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => count("tcp_busy", packets.len()),
+                // The connection is gone; checks over another path may come.
+                Err(TrySendError::Closed(_)) => dropped("tcp_closed"),
+            },
         }
     }
 
     /// Encrypts and sends RTCP packets.
-    ///
-    /// # Errors
-    /// The session is over.
-    pub async fn transmit_rtcp(&mut self, packets: Vec<Vec<u8>>) -> Result<(), End> {
-        let mut sealed = Vec::with_capacity(packets.len());
+    pub fn transmit_rtcp(&mut self, packets: &[Vec<u8>], burst: &mut Burst) {
+        burst.clear();
         for p in packets {
-            match self.secure.protect_rtcp(&p) {
-                Ok(b) => sealed.push(b),
+            match self.secure.protect_rtcp(p) {
+                Ok(b) => burst.push(&[&b]),
                 Err(error) => {
                     tracing::debug!(%error, "SRTCP");
                     dropped("not_encrypted");
                 }
             }
         }
-        self.transmit(&sealed).await
+        self.transmit(burst);
     }
 
     /// Sends data channel packets with the next [`Self::flush`].
@@ -306,11 +312,9 @@ impl Transport {
     }
 
     /// Tells the other side that it is over.
-    pub async fn close(mut self, now: Instant) {
+    pub fn close(&mut self, now: Instant, burst: &mut Burst) {
         self.secure.close(now);
-        if let Err(End(reason)) = self.flush().await {
-            tracing::trace!(reason, "close_notify not sent");
-        }
+        self.flush(burst);
     }
 }
 
@@ -362,12 +366,11 @@ mod tests {
             }),
             role: Role::Play,
             remote_ufrag: "them".to_owned(),
-            inbox: tokio::sync::mpsc::channel(1).0,
-            stop: Arc::default(),
+            inbox: Arc::default(),
         };
         let seat = Sessions::new(1).open("us", entry).unwrap();
         let transport = Transport::new(
-            Arc::new(socket),
+            Arc::from([Arc::new(socket)]),
             seat,
             Lite::new(ours.crypto.clone(), "us", "password"),
             Secure::new(ours.clone(), theirs.fingerprint, false),
@@ -379,11 +382,11 @@ mod tests {
     async fn hears(t: &mut Transport, peer: &UdpSocket, now: Instant, data: &[u8]) {
         let datagram = Datagram {
             from: peer.local_addr().unwrap(),
-            via: Via::Udp,
+            via: Via::Udp(0),
             data: Bytes::copy_from_slice(data),
         };
         assert!(t.handle(now, &datagram).unwrap().is_none());
-        t.flush().await.unwrap();
+        t.flush(&mut Burst::default());
     }
 
     #[tokio::test]

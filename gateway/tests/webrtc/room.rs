@@ -16,7 +16,7 @@ use kerbside::ids::StreamId;
 use kerbside::registry::{DeviceKind, Guard, Registry, Role};
 use kerbside::screen::whep::{self, Whep};
 use kerbside::screen::whip::{self, Whip};
-use kerbside::stream::{Item, NewFrame, Publisher, Streams, StreamsLimits};
+use kerbside::stream::{Fanout, Item, NewFrame, Publisher, Streams, StreamsLimits};
 use kerbside::webrtc::WebRtc;
 use kerbside_codecs::media::{Codec, Medium, Payloads};
 use kerbside_codecs::rtp::PAYLOAD_BYTES_MAX;
@@ -84,6 +84,7 @@ impl Room {
                 sessions_max,
             },
             streams.clone(),
+            Fanout::start(2).unwrap(),
             registry.clone(),
             stopping,
         )

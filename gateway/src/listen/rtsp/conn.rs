@@ -63,7 +63,9 @@ pub async fn run<S: AsyncRead + AsyncWrite + Send + 'static>(
     conn.wire = Some(Box::new(to));
     let reason = conn.serve(from).await;
     tracing::debug!(peer = %ends.peer, reason, "RTSP connection ended");
-    if !matches!(conn.session.phase(), Phase::Init | Phase::Announced) && conn.shared.may_say(ends.peer) {
+    if !matches!(conn.session.phase(), Phase::Init | Phase::Announced)
+        && conn.shared.may_say(ends.peer)
+    {
         tracing::info!(stream = conn.session.stream(), peer = %ends.peer, reason, "RTSP session ended");
     }
     reason
@@ -131,7 +133,11 @@ impl Conn {
         let mut flush = false;
         loop {
             // A player says little, a publisher much.
-            let room = if self.push.is_some() { READ_BYTES } else { 2048 };
+            let room = if self.push.is_some() {
+                READ_BYTES
+            } else {
+                2048
+            };
             framer.buffer().reserve(room);
             if let Some(p) = self.play.as_ref().filter(|_| self.wire.is_none()) {
                 p.answer(&mut self.out, OUT_BYTES_MAX);

@@ -60,12 +60,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(
-        registry: Registry,
-        guard: Arc<Guard>,
-        streams: Streams,
-        fanout: Fanout,
-    ) -> Self {
+    pub fn new(registry: Registry, guard: Arc<Guard>, streams: Streams, fanout: Fanout) -> Self {
         Self {
             registry,
             guard,

@@ -332,7 +332,7 @@ impl Outlet for RtspOutlet {
         }
     }
 
-    fn woken(&mut self, _: &Reader, _: &mut At<'_>) -> Flow {
+    fn woken(&mut self, _: &mut Reader, _: &mut At<'_>) -> Flow {
         if self.broken {
             return Flow::Over("broken");
         }

@@ -90,6 +90,7 @@ async fn open() -> House {
                 port,
                 &limits,
                 streams.clone(),
+                crate::stream::Fanout::start(1).unwrap(),
                 registry.clone(),
                 stopping.clone(),
             )

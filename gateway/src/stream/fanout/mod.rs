@@ -76,7 +76,7 @@ pub trait Outlet: Send {
     fn frame(&mut self, frame: &Arc<Frame>, time: u64, reader: &Reader, at: &mut At<'_>);
 
     /// It was kicked, woken, or its deadline came.
-    fn woken(&mut self, reader: &Reader, at: &mut At<'_>) -> Flow;
+    fn woken(&mut self, reader: &mut Reader, at: &mut At<'_>) -> Flow;
 
     /// When [`Self::woken`] is due at the latest.
     fn deadline(&self) -> Option<Instant> {
@@ -111,6 +111,12 @@ impl Kick {
     /// The thread it is on.
     pub fn thread(&self) -> usize {
         self.0.mailbox.index
+    }
+}
+
+impl std::fmt::Debug for Kick {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kick({} on {})", self.0.key, self.thread())
     }
 }
 
@@ -278,6 +284,15 @@ impl Fanout {
                     "a fan-out thread had died; its readers were cut"
                 );
             }
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        for t in &self.all {
+            t.mailbox.letters.lock().stop = true;
+            t.mailbox.wake.notify_one();
         }
     }
 }

@@ -51,7 +51,10 @@ mod tests {
         }
         let until = p.wait_until(t).unwrap();
         let ms = (until - t).as_millis();
-        assert!((970..1010).contains(&ms), "{ms} ms for 1.01 MB less the burst");
+        assert!(
+            (970..1010).contains(&ms),
+            "{ms} ms for 1.01 MB less the burst"
+        );
         assert_eq!(p.wait_until(until), None);
         // A pause does not save up more than the burst.
         let later = t + Duration::from_secs(60);

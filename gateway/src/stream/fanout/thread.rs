@@ -325,7 +325,7 @@ impl Slot {
         if woken {
             // First, so that a kick from now on is served again.
             self.bell.rung.store(false, Ordering::Release);
-            if let Flow::Over(reason) = self.outlet.woken(&self.reader, &mut at) {
+            if let Flow::Over(reason) = self.outlet.woken(&mut self.reader, &mut at) {
                 return Served::Over(reason);
             }
         } else if self.blocked_since.is_some() {
@@ -347,9 +347,7 @@ impl Slot {
             }
             if self.held.is_none()
                 && self.reader.is_catching_up()
-                && self
-                    .pace
-                    .is_some_and(|p| p.wait_until(at.now).is_some())
+                && self.pace.is_some_and(|p| p.wait_until(at.now).is_some())
             {
                 return Served::Idle;
             }
