@@ -48,6 +48,8 @@ pub struct Reader {
     edges: Vec<Option<(Captured, u64)>>,
     /// Not yet at the live edge since the join or jump.
     catching_up: bool,
+    /// First sequence number after the join or jump.
+    replay_until: u64,
     resynced: Option<Instant>,
     lost: u64,
     pending: u64,
@@ -64,6 +66,7 @@ impl Reader {
             media,
             edges,
             catching_up: true,
+            replay_until: 0,
             resynced: None,
             about: Arc::default(),
             next_seq: 0,
@@ -186,6 +189,7 @@ impl Reader {
                 self.next_seq = key;
                 self.need_key = false;
                 self.catching_up = true;
+                self.replay_until = head;
                 for r in &mut self.retime {
                     r.again(key, head);
                 }
@@ -198,6 +202,7 @@ impl Reader {
     fn jump(&mut self) {
         self.catching_up = true;
         let state = self.stream.state.lock();
+        self.replay_until = state.ring.next_seq();
         match state.ring.newest_key() {
             Some(key) => {
                 self.next_seq = key;
@@ -248,16 +253,6 @@ impl Reader {
                 self.catching_up = false;
                 return None;
             }
-            if self.catching_up
-                && !self.need_key
-                && let Some(key) = state.ring.newest_key()
-                && key > self.next_seq
-            {
-                // A newer start came while the older one was still on its way.
-                drop(state);
-                self.jump();
-                continue;
-            }
             let Some(frame) = state.ring.get(self.next_seq).cloned() else {
                 // Fell out of the ring.
                 let first = state.ring.newest_key().unwrap_or(head);
@@ -272,11 +267,17 @@ impl Reader {
             });
             let newest_key = state.ring.newest_key();
             drop(state);
-            if behind
-                && let Some(key) = newest_key
-                && key > self.next_seq
-            {
-                return Some(self.skip(key - self.next_seq));
+            if let Some(key) = newest_key.filter(|k| *k > self.next_seq && !self.need_key) {
+                // A replay is history: what of it is left out is no loss.
+                let lost = key.saturating_sub(self.next_seq.max(self.replay_until));
+                if behind && lost > 0 {
+                    return Some(self.skip(lost));
+                }
+                if self.catching_up {
+                    // A newer start came while the older one was still on its way.
+                    self.jump();
+                    continue;
+                }
             }
             self.next_seq += 1;
             let medium = usize::from(frame.medium);

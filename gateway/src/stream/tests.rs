@@ -286,3 +286,56 @@ async fn a_device_with_ever_new_names_keeps_nobody_out() {
         .collect();
     assert_eq!(gone, [format!("bc-01/c{}", NAMES_OF_A_DEVICE_MAX - 1)]);
 }
+
+#[tokio::test]
+async fn a_newer_key_frame_ends_a_replay() {
+    let streams = Streams::new(StreamsLimits::default());
+    let publisher = streams.publish(&id(), video(), "rtsp").unwrap();
+    let began = Instant::now();
+    for n in 0..20 {
+        push(&publisher, began, n, 30).unwrap();
+    }
+    let mut r = reader(&streams).await;
+    let Some(Item::Frame { frame, time: first }) = r.poll() else {
+        panic!("no first frame");
+    };
+    assert!(frame.key && r.is_catching_up() && r.is_replay(&frame));
+    for n in 20..35 {
+        push(&publisher, began, n, 30).unwrap();
+    }
+    let rest = frames(&mut r);
+    assert_eq!(
+        rest.len(),
+        5,
+        "frames 30 to 34: the rest of the old group is not sent"
+    );
+    assert!(rest[0].0 && rest[0].1 > first);
+    assert!(!r.is_catching_up());
+    assert_eq!(r.lost(), 0, "it was not too slow");
+}
+
+#[tokio::test]
+async fn a_reader_that_lost_its_picture_gets_the_group_again() {
+    let streams = Streams::new(limits());
+    let publisher = streams.publish(&id(), video(), "rtsp").unwrap();
+    publisher.key_frame_wanted().await;
+    let began = Instant::now();
+    for n in 0..20 {
+        push(&publisher, began, n, 30).unwrap();
+    }
+    let mut r = reader(&streams).await;
+    let before = frames(&mut r);
+    r.resync(began);
+    let again = frames(&mut r);
+    assert_eq!(again.len(), 20);
+    assert!(again[0].0);
+    assert!(again[0].1 > before[19].1, "times do not step back");
+    r.resync(began);
+    assert_eq!(frames(&mut r), [], "not more often than once a second");
+    push(&publisher, began, 20, 30).unwrap();
+    let live = frames(&mut r);
+    assert_eq!(live[0].1 - before[19].1, TICKS);
+    assert!(live[0].1 > again[19].1);
+    let asked = tokio::time::timeout(Duration::ZERO, publisher.key_frame_wanted()).await;
+    assert!(asked.is_err(), "the publisher was not bothered");
+}
