@@ -5,6 +5,7 @@
 
 mod assemble;
 mod bits;
+pub mod extension;
 pub mod h264;
 mod packet;
 mod reorder;
