@@ -68,8 +68,10 @@ const DRIFT_MAX: f64 = 1e-3;
 #[derive(Debug)]
 pub struct Clock {
     rate: f64,
-    /// What times and arrivals count from.
-    base: Option<(u64, Instant)>,
+    /// What arrivals count from.
+    origin: Instant,
+    /// What media times count from: the first one.
+    base: Option<u64>,
     arrivals: Arrivals,
     reports: Said,
     captures: Said,
@@ -77,10 +79,11 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// `rate`: ticks per second.
-    pub fn new(rate: u32) -> Self {
+    /// `rate`: ticks per second. `origin`: any moment near the first arrival.
+    pub fn new(rate: u32, origin: Instant) -> Self {
         Self {
             rate: f64::from(rate.max(1)),
+            origin,
             base: None,
             arrivals: Arrivals::default(),
             reports: Said::default(),
@@ -91,7 +94,9 @@ impl Clock {
 
     /// A frame of media time `time` (extended, without jumps) came.
     pub fn frame(&mut self, time: u64, arrived: Instant) {
-        let (time, at) = self.relative(time, arrived);
+        let time = self.begin(time);
+        #[allow(clippy::cast_precision_loss, reason = "microseconds of years")]
+        let at = signed_us(arrived, self.origin) as f64;
         if self.arrivals.frame(time, at) {
             self.jumps += 1;
         }
@@ -99,14 +104,11 @@ impl Clock {
 
     /// The sender says: media time `time` was at `ntp` (64-bit NTP). Zero says that it has no clock.
     pub fn said(&mut self, source: Source, time: u64, ntp: u64) {
-        let Some((base, _)) = self.base.filter(|_| ntp != 0) else {
-            return;
-        };
-        let time = self.us(time, base);
+        let time = self.begin(time);
         let said = match source {
-            Source::Arrival => return,
-            Source::SenderReports => &mut self.reports,
-            Source::CaptureTime => &mut self.captures,
+            Source::SenderReports if ntp != 0 => &mut self.reports,
+            Source::CaptureTime if ntp != 0 => &mut self.captures,
+            _ => return,
         };
         if said.take(time, utc_us_of(ntp)) {
             self.jumps += 1;
@@ -115,12 +117,12 @@ impl Clock {
 
     /// When the frame of media time `time` was captured. `wall`: our clocks now.
     pub fn captured(&mut self, time: u64, wall: Wall) -> (Captured, Source) {
-        let Some((base, origin)) = self.base else {
+        let Some(base) = self.base.filter(|_| self.arrivals.now.is_some()) else {
             let half = DELAY_USUAL_US / 2.0;
             return (captured(wall.utc_us, -half, half), Source::Arrival);
         };
         let time = self.us(time, base);
-        let zero_utc_us = wall.utc_of(origin);
+        let zero_utc_us = wall.utc_of(self.origin);
         // When it came at the earliest, in our UTC since `zero`.
         let came = self.arrivals.came(time);
         let unsure = self.arrivals.unsure();
@@ -150,8 +152,7 @@ impl Clock {
     /// By the sender's reports, right or wrong: its UTC of media time `time`, in microseconds since 1970. For the
     /// alignment of media whose reports come from one clock.
     pub fn reported(&self, time: u64) -> Option<i64> {
-        let (base, _) = self.base?;
-        let (at, _) = self.reports.at(self.us(time, base), 0)?;
+        let (at, _) = self.reports.at(self.us(time, self.base?), 0)?;
         Some(whole(at))
     }
 
@@ -187,11 +188,9 @@ impl Clock {
         self.captures = Said::default();
     }
 
-    fn relative(&mut self, time: u64, arrived: Instant) -> (f64, f64) {
-        let (base, origin) = *self.base.get_or_insert((time, arrived));
-        #[allow(clippy::cast_precision_loss, reason = "microseconds of years")]
-        let at = signed_us(arrived, origin) as f64;
-        (self.us(time, base), at)
+    fn begin(&mut self, time: u64) -> f64 {
+        let base = *self.base.get_or_insert(time);
+        self.us(time, base)
     }
 
     fn us(&self, time: u64, base: u64) -> f64 {

@@ -86,7 +86,7 @@ fn walk(street: Street, seed: u64) -> (Vec<Seen>, Clock) {
     let mut dice = Dice::new(seed);
     let start = Instant::now();
     let mut line = Timeline::new(RATE, Some(start));
-    let mut clock = Clock::new(RATE);
+    let mut clock = Clock::new(RATE, start);
     let mut jumps = 0;
     let first = (dice.roll() * 4e9) as u32;
     let mut offset = 0_u32;
@@ -252,12 +252,12 @@ fn capture_times_go_before_reports() {
     // A report that says something else changes nothing.
     let base = clock.base.unwrap();
     let wall = Wall {
-        mono: base.1 + Duration::from_secs(600),
+        mono: clock.origin + Duration::from_secs(600),
         utc_us: EPOCH_US + 600_000_000,
     };
-    let before = clock.captured(base.0, wall);
-    clock.said(Source::SenderReports, base.0, ntp_of(EPOCH_US - 400_000));
-    assert_eq!(clock.captured(base.0, wall), before);
+    let before = clock.captured(base, wall);
+    clock.said(Source::SenderReports, base, ntp_of(EPOCH_US - 400_000));
+    assert_eq!(clock.captured(base, wall), before);
 }
 
 #[test]
@@ -277,11 +277,11 @@ fn a_clock_that_is_wrong_is_corrected_to_the_arrivals() {
         holds("a wrong clock", &seen);
         assert!(unsure(&seen, 0.0, 600.0) < 400.0);
         assert!(
-            clock.reported(clock.base.unwrap().0).is_some(),
+            clock.reported(clock.base.unwrap()).is_some(),
             "it still aligns its media"
         );
     }
-    let mut clock = Clock::new(RATE);
+    let mut clock = Clock::new(RATE, Instant::now());
     clock.frame(5, Instant::now());
     clock.said(Source::SenderReports, 5, 0);
     assert_eq!(clock.reported(5), None);
@@ -349,8 +349,8 @@ fn our_own_clock_may_be_set() {
 
 #[test]
 fn congestion_moves_no_capture_time() {
-    let mut clock = Clock::new(RATE);
     let start = Instant::now();
+    let mut clock = Clock::new(RATE, start);
     let utc = |second: f64| EPOCH_US + (second * 1e6) as i64;
     for i in 0..2000_u32 {
         let second = f64::from(i) / 25.0;
@@ -384,7 +384,7 @@ fn a_shift_of_the_times_changes_no_capture_time() {
         ..STREET
     };
     let (_, mut clock) = walk(street, 2);
-    let (base, origin) = clock.base.unwrap();
+    let (base, origin) = (clock.base.unwrap(), clock.origin);
     let wall = Wall {
         mono: origin,
         utc_us: EPOCH_US,
