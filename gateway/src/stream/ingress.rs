@@ -1,18 +1,22 @@
 //! From the RTP packets of one publisher to its stream, the same for every protocol that brings RTP.
 //!
-//! Here: assembling, alignment of the media by sender reports, parameter sets that change, counters.
-//! Not here: where the packets come from.
+//! Here: assembling, the capture time of each frame, alignment of the media by sender reports, parameter sets that
+//! change, counters. Not here: where the packets come from, the clock model (`codecs::rtp::Clock`).
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kerbside_codecs::media::{Captured, Medium, MediumKind};
-use kerbside_codecs::rtp::{Assembled, Assembler, Packet, Stats, Window};
-use prometheus::IntCounterVec;
+use kerbside_codecs::rtp::extension::CaptureTime;
+use kerbside_codecs::rtp::{Assembled, Assembler, Clock, Packet, Source, Stats, Wall, Window};
+use prometheus::{Histogram, IntCounterVec};
 
+use super::health::{HealthState, Judge, Signs};
+use super::meter::{ClockStats, Meter, PublisherStats, tenths};
 use super::registry::{Publisher, Superseded};
 use super::ring::NewFrame;
+use super::series::LATENCY;
 use crate::{clock, metrics};
 
 static PACKETS: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -30,10 +34,14 @@ static FAULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
 });
 
-/// NTP fractions (2^-32 s) that media may be apart before they are aligned: 15 ms.
-const APART_MIN: i128 = (15 << 32) / 1000;
-/// Farther apart than this the sender reports are wrong: 5 s.
-const APART_MAX: i128 = 5 << 32;
+/// Microseconds that media may be apart before they are aligned.
+const APART_MIN: i64 = 15_000;
+/// Farther apart than this the sender reports are wrong.
+const APART_MAX: i64 = 5_000_000;
+/// How often figures and health are told.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// Shortest time between two journal lines about one publisher's health.
+const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// A publisher with an assembler per medium.
 #[derive(Debug)]
@@ -41,15 +49,41 @@ pub struct Ingress {
     publisher: Publisher,
     protocol: &'static str,
     media: Vec<Input>,
+    judge: Judge,
+    told: Instant,
+    line: Option<Instant>,
+    nacks: u64,
+    key_frame_requests: u64,
+    latency: Histogram,
 }
 
 #[derive(Debug)]
 struct Input {
     assembler: Assembler,
+    clock: Clock,
     clock_rate: u32,
-    /// NTP time of this medium's time zero, in 2^-32 s, by the last sender report.
-    zero: Option<i128>,
+    /// Jumps of the assembler's times that the clock knows of.
+    jumps: u64,
+    meter: Meter,
+    newest: Option<(u64, Captured, Source)>,
     counted: Stats,
+}
+
+impl Input {
+    fn is_video(&self) -> bool {
+        self.assembler.medium().codec.kind() == MediumKind::Video
+    }
+
+    /// When a frame was captured. Frames are to be told once each, in their order.
+    fn captured(&mut self, time: u64, arrived: Instant, wall: Wall) -> Captured {
+        if std::mem::replace(&mut self.jumps, self.assembler.clock_jumps()) != self.jumps {
+            self.clock.restart();
+        }
+        self.clock.frame(time, arrived);
+        let (captured, source) = self.clock.captured(time, wall);
+        self.newest = Some((time, captured, source));
+        captured
+    }
 }
 
 impl Ingress {
@@ -65,8 +99,11 @@ impl Ingress {
             .iter()
             .map(|m| Input {
                 assembler: Assembler::with_window(m, window).with_origin(now),
+                clock: Clock::new(m.clock_rate, now),
                 clock_rate: m.clock_rate.max(1),
-                zero: None,
+                jumps: 0,
+                meter: Meter::new(m, now),
+                newest: None,
                 counted: Stats::default(),
             })
             .collect();
@@ -74,6 +111,12 @@ impl Ingress {
             publisher,
             protocol,
             media,
+            judge: Judge::new(clock::unix_ms()),
+            told: now,
+            line: None,
+            nacks: 0,
+            key_frame_requests: 0,
+            latency: LATENCY.with_label_values(&[protocol]),
         }
     }
 
@@ -94,6 +137,7 @@ impl Ingress {
         let Some(input) = self.media.get_mut(index) else {
             return Ok(());
         };
+        input.meter.packet(&packet, arrived);
         let frames = input.assembler.push(packet, arrived);
         self.publish(index, frames)
     }
@@ -103,36 +147,60 @@ impl Ingress {
         let Some(input) = self.media.get_mut(index) else {
             return;
         };
-        let Some(at) = input
-            .assembler
-            .locate(time)
-            .filter(|_| input.assembler.ssrc() == Some(ssrc))
-        else {
+        let Some(at) = located(input, ssrc, time) else {
             return;
         };
-        let rate = i128::from(input.clock_rate);
-        let zero = i128::from(ntp) - (i128::from(at) << 32) / rate;
-        input.zero = Some(zero);
-        // All align with the picture: its times are never moved.
-        let is_video = |m: &Input| m.assembler.medium().codec.kind() == MediumKind::Video;
-        let first = self.media.iter().position(is_video).unwrap_or(0);
-        let Some(reference) = self.media.get(first).and_then(|m| m.zero) else {
+        input.clock.said(Source::SenderReports, at, ntp);
+        self.align(index, at);
+    }
+
+    /// Takes what a packet says of the moment its frame was captured; `time` is the packet's media time.
+    pub fn capture_time(&mut self, index: usize, ssrc: u32, time: u32, told: CaptureTime) {
+        if let Some(input) = self.media.get_mut(index)
+            && let Some(at) = located(input, ssrc, time)
+        {
+            input.clock.said(Source::CaptureTime, at, told.by_sender());
+        }
+    }
+
+    /// What the publisher was asked for since the last call, for its statistics: packets again, key frames.
+    pub fn asked(&mut self, nacks: u64, key_frames: u64) {
+        self.nacks += nacks;
+        self.key_frame_requests += key_frames;
+    }
+
+    /// Moves media so that what is of one moment by the sender's clock has one time. All align with the picture: its
+    /// times are never moved. `at`: a time of medium `index` that its sender reports just told.
+    fn align(&mut self, index: usize, at: u64) {
+        let first = self.picture();
+        let rate = u128::from(self.media[index].clock_rate);
+        let in_ticks_of = |m: &Input| {
+            u64::try_from(u128::from(at) * u128::from(m.clock_rate) / rate).unwrap_or(u64::MAX)
+        };
+        let reference = &self.media[first];
+        let Some(right) = reference.clock.reported(in_ticks_of(reference)) else {
             return;
         };
         for (i, input) in self.media.iter_mut().enumerate() {
-            let Some(zero) = input.zero.as_mut().filter(|_| i != first) else {
+            let Some(own) = input.clock.reported(in_ticks_of(input)) else {
                 continue;
             };
-            let apart = *zero - reference;
-            if (APART_MIN..APART_MAX).contains(&apart.abs()) {
-                let ticks = (apart * i128::from(input.clock_rate)) >> 32;
-                input.assembler.shift(i64::try_from(ticks).unwrap_or(0));
-                *zero = reference;
+            let apart = own.saturating_sub(right);
+            if i != first && (APART_MIN..APART_MAX).contains(&apart.abs()) {
+                let ticks = apart * i64::from(input.clock_rate) / 1_000_000;
+                input.assembler.shift(ticks);
+                input.clock.shift(ticks);
             }
         }
     }
 
-    /// Frames whose missing packets were waited for long enough, and counters. Call about once a second.
+    /// The medium whose clock and health stand for the whole: the first video, or else the first of all.
+    fn picture(&self) -> usize {
+        self.media.iter().position(Input::is_video).unwrap_or(0)
+    }
+
+    /// Frames whose missing packets were waited for long enough, counters, figures and health. Call about once a
+    /// second, also when nothing comes.
     ///
     /// # Errors
     /// [`Superseded`]: end the session.
@@ -145,7 +213,71 @@ impl Ingress {
         if self.publisher.is_superseded() {
             return Err(Superseded);
         }
+        if now.saturating_duration_since(self.told) >= TOLD_EVERY {
+            self.told = now;
+            self.tell(now)?;
+        }
         Ok(())
+    }
+
+    /// The figures of the last seconds and the camera's health, to its stream.
+    fn tell(&mut self, now: Instant) -> Result<(), Superseded> {
+        let picture = self.picture();
+        let mut stats = PublisherStats {
+            nacks: self.nacks,
+            key_frame_requests: self.key_frame_requests,
+            ..PublisherStats::default()
+        };
+        let mut signs = None;
+        let (mut lost, mut sent) = (0, 0);
+        for (i, m) in self.media.iter_mut().enumerate() {
+            let second = m.meter.tick(now, &m.counted);
+            stats
+                .media
+                .push(m.meter.stats(m.assembler.medium(), &m.counted));
+            let losses = m.meter.losses();
+            lost += losses.0;
+            sent += losses.1;
+            if i == picture {
+                let drift = m.clock.drift_ppm().zip(m.clock.drift_uncertainty_ppm());
+                stats.clock = clock_stats(m);
+                signs = Some(Signs {
+                    heard: m.meter.heard(),
+                    interval: m.meter.interval(),
+                    second,
+                    lost: 0,
+                    sent: 0,
+                    drift,
+                    jumps: m.clock.jumps(),
+                });
+            }
+        }
+        let Some(mut signs) = signs else {
+            return Ok(());
+        };
+        (signs.lost, signs.sent) = (lost, sent);
+        let (health, changed) = self.judge.judge(&signs, now, clock::unix_ms());
+        if changed {
+            self.say(health.state, now);
+        }
+        self.publisher.tell(stats, health, changed)
+    }
+
+    fn say(&mut self, state: HealthState, now: Instant) {
+        let rested = self
+            .line
+            .is_none_or(|at| now.saturating_duration_since(at) >= LINE_EVERY);
+        if !rested {
+            return;
+        }
+        self.line = Some(now);
+        let (stream, protocol) = (self.publisher.id(), self.protocol);
+        let state = state.name();
+        if state == HealthState::Ok.name() {
+            tracing::info!(%stream, protocol, "the camera is healthy again");
+        } else {
+            tracing::warn!(%stream, protocol, state, "the camera is not healthy");
+        }
     }
 
     /// Was video lost since the last call, so that a key frame should be asked for?
@@ -157,6 +289,7 @@ impl Ingress {
 
     fn publish(&mut self, index: usize, frames: Vec<Assembled>) -> Result<(), Superseded> {
         if self.media[index].assembler.medium_changed().is_some() {
+            self.judge.encoder_changed();
             let media = self
                 .media
                 .iter()
@@ -164,13 +297,28 @@ impl Ingress {
                 .collect();
             self.publisher.set_media(media)?;
         }
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let wall = Wall {
+            mono: Instant::now(),
+            utc_us: clock::unix_us(),
+        };
+        let input = &mut self.media[index];
         for f in frames {
+            input.meter.frame(&f);
+            let captured = input.captured(f.time, f.arrived, wall);
+            if input.is_video() && input.newest.is_some_and(|n| n.2 != Source::Arrival) {
+                #[allow(clippy::cast_precision_loss, reason = "seconds")]
+                let us = (wall.utc_of(f.arrived) - captured.utc_us).max(0) as f64;
+                self.latency.observe(us / 1e6);
+            }
             self.publisher.push(NewFrame {
                 medium: u8::try_from(index).unwrap_or(u8::MAX),
                 key: f.key,
                 time: f.time,
                 arrived: f.arrived,
-                captured: by_arrival(f.arrived),
+                captured,
                 payloads: f.payloads,
             })?;
         }
@@ -209,14 +357,21 @@ impl Ingress {
     }
 }
 
-/// Cameras send what they captured within this, as long as nothing better is known: 0.5 s.
-const ARRIVAL_UNCERTAINTY_US: u32 = 500_000;
+/// Where a time of the followed source lies among the times given out.
+fn located(input: &Input, ssrc: u32, time: u32) -> Option<u64> {
+    let known = input.assembler.ssrc() == Some(ssrc);
+    input.assembler.locate(time).filter(|_| known)
+}
 
-fn by_arrival(arrived: Instant) -> Captured {
-    let ago = i64::try_from(arrived.elapsed().as_micros()).unwrap_or(i64::MAX);
-    Captured {
-        utc_us: clock::unix_us().saturating_sub(ago),
-        uncertainty_us: ARRIVAL_UNCERTAINTY_US,
+fn clock_stats(m: &Input) -> ClockStats {
+    let (uncertainty_us, source) = m
+        .newest
+        .map_or((0, ""), |(_, c, source)| (c.uncertainty_us, source.name()));
+    ClockStats {
+        source,
+        uncertainty_ms: tenths(f64::from(uncertainty_us) / 1000.0),
+        drift_ppm: m.clock.drift_ppm().map(tenths),
+        jumps: m.clock.jumps(),
     }
 }
 

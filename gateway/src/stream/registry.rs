@@ -10,8 +10,11 @@ use parking_lot::{Mutex, RwLock};
 use prometheus::{IntCounterVec, IntGaugeVec};
 use tokio::sync::{Notify, watch};
 
+use super::health::Health;
+use super::meter::PublisherStats;
 use super::reader::Reader;
 use super::ring::{NewFrame, Ring};
+use super::series;
 use super::status::{Phase, StreamStatus, StreamsLimits, SubscribeError};
 use crate::ids::{DeviceId, StreamId};
 use crate::metrics;
@@ -45,6 +48,8 @@ pub(super) struct StreamState {
     /// Grows with each publisher; only the newest one may push.
     pub epoch: u32,
     publisher: Option<&'static str>,
+    /// What is told of the publisher.
+    pub told: Option<(Arc<PublisherStats>, Health)>,
     last_key_request: Option<Instant>,
 }
 
@@ -67,19 +72,19 @@ pub(super) struct Stream {
     key_wanted: Notify,
     frames: AtomicU64,
     on_demand: bool,
-    changed: Arc<Changed>,
+    pub changed: Arc<Changed>,
     epoch_now: AtomicU32,
 }
 
 /// Streams whose status changed and was not taken yet: a set, so a burst of changes is one entry.
 #[derive(Debug, Default)]
-struct Changed {
+pub(super) struct Changed {
     set: Mutex<HashSet<StreamId>>,
     wake: Notify,
 }
 
 impl Changed {
-    fn mark(&self, id: &StreamId) {
+    pub fn mark(&self, id: &StreamId) {
         self.set.lock().insert(id.clone());
         self.wake.notify_one();
     }
@@ -129,6 +134,8 @@ impl Stream {
             readers: *self.readers.borrow(),
             frames: self.frames.load(Ordering::Relaxed),
             ring_bytes: state.ring.bytes(),
+            publisher: state.told.as_ref().map(|t| t.0.clone()),
+            health: state.told.as_ref().map(|t| t.1),
         }
     }
 }
@@ -174,6 +181,7 @@ impl Streams {
                         phase: Phase::Idle,
                         epoch: 0,
                         publisher: None,
+                        told: None,
                         last_key_request: None,
                     }),
                     wake: Notify::new(),
@@ -209,6 +217,7 @@ impl Streams {
         drop(FRAMES_IN.remove_label_values(&label));
         drop(BYTES_IN.remove_label_values(&label));
         drop(READERS.remove_label_values(&label));
+        series::gone(label[0]);
         self.changed.mark(&gone);
         Ok(())
     }
@@ -240,9 +249,11 @@ impl Streams {
         state.media = media.into();
         state.phase = Phase::Live;
         state.publisher = Some(protocol);
+        state.told = None;
         state.ring.clear();
         let epoch = state.epoch;
         drop(state);
+        series::left(&id.to_string());
         stream.epoch_now.store(epoch, Ordering::Release);
         stream.wake.notify_waiters();
         stream.key_wanted.notify_one();
@@ -317,8 +328,10 @@ impl Streams {
             if state.phase == Phase::Live {
                 state.epoch += 1;
                 state.phase = Phase::Waiting(Instant::now());
+                state.told = None;
                 s.epoch_now.store(state.epoch, Ordering::Release);
                 drop(state);
+                series::left(&s.id.to_string());
                 s.key_wanted.notify_one();
                 self.changed.mark(&s.id);
             }
@@ -374,8 +387,8 @@ pub struct Superseded;
 /// The right to push into one stream. Dropping it starts the grace.
 #[derive(Debug)]
 pub struct Publisher {
-    stream: Arc<Stream>,
-    epoch: u32,
+    pub(super) stream: Arc<Stream>,
+    pub(super) epoch: u32,
     frames: prometheus::IntCounter,
     bytes: prometheus::IntCounter,
 }
@@ -439,7 +452,9 @@ impl Drop for Publisher {
         if state.epoch == self.epoch && state.phase == Phase::Live {
             state.phase = Phase::Waiting(Instant::now());
             state.publisher = None;
+            state.told = None;
             drop(state);
+            series::left(&self.stream.id.to_string());
             self.stream.changed.mark(&self.stream.id);
         }
     }

@@ -348,6 +348,8 @@ fn status(phase: &'static str) -> Fact {
         readers: 2,
         frames: 1,
         ring_bytes: 1,
+        publisher: None,
+        health: None,
     }])
 }
 
