@@ -391,6 +391,148 @@ mod tests {
     use kerbside_codecs::rtp::Header;
     use std::time::Duration;
 
+    struct Camera {
+        streams: Streams,
+        ingress: Ingress,
+        reader: crate::stream::Reader,
+        start: Wall,
+        seq: u16,
+        /// Added to media time.
+        leap: u32,
+    }
+
+    impl Camera {
+        /// G.711, so that each packet is a frame.
+        async fn open() -> Self {
+            let streams = Streams::new(StreamsLimits::default());
+            let id = StreamId::parse("bc-01/sound").unwrap();
+            let medium = Medium {
+                codec: Codec::Pcma,
+                clock_rate: 8000,
+            };
+            let start = Wall {
+                mono: Instant::now(),
+                utc_us: clock::unix_us(),
+            };
+            let media = [medium];
+            let publisher = streams.publish(&id, media.to_vec(), "test").unwrap();
+            let reader = streams.read(&id, Duration::ZERO).await.unwrap();
+            Self {
+                ingress: Ingress::new(publisher, "test", &media, Window::IN_ORDER, start.mono),
+                streams,
+                reader,
+                start,
+                seq: 0,
+                leap: 0,
+            }
+        }
+
+        /// A frame captured so many ms after the start, here 80 ms later. Gives the error of its stated capture time
+        /// in ms, and its uncertainty.
+        fn frame(&mut self, ms: u32, said: Option<Source>) -> (i64, u32) {
+            let utc_us = self.start.utc_us + i64::from(ms) * 1000;
+            let (ntp, time) = (
+                kerbside_codecs::rtp::rtcp::ntp_of(utc_us),
+                ms * 8 + self.leap,
+            );
+            self.seq += 1;
+            let header = Header {
+                marker: false,
+                payload_type: 8,
+                seq: self.seq,
+                time,
+                ssrc: 1,
+            };
+            let payload = Bytes::from_static(b"sound");
+            let arrived = self.start.mono + Duration::from_millis(u64::from(ms) + 80);
+            self.ingress
+                .packet(0, Packet { header, payload }, arrived)
+                .unwrap();
+            match said {
+                Some(Source::CaptureTime) => {
+                    let told = CaptureTime { ntp, offset: None };
+                    self.ingress.capture_time(0, 1, time, told);
+                }
+                Some(_) => self.ingress.sender_report(0, 1, ntp, time),
+                None => {}
+            }
+            let Some(Item::Frame { frame, .. }) = self.reader.poll() else {
+                panic!("no frame");
+            };
+            let c = frame.captured;
+            ((c.utc_us - utc_us) / 1000, c.uncertainty_us / 1000)
+        }
+
+        fn tick(&mut self, ms: u64) -> (PublisherStats, HealthState) {
+            self.ingress
+                .tick(self.start.mono + Duration::from_millis(ms))
+                .unwrap();
+            let status = self.streams.status().remove(0);
+            let stats = (*status.publisher.unwrap()).clone();
+            (stats, status.health.unwrap().state)
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_carry_when_they_were_captured() {
+        let mut c = Camera::open().await;
+        let (error, unsure) = c.frame(0, None);
+        assert!(error.unsigned_abs() <= unsure.into(), "{error} ± {unsure}");
+        assert!(unsure >= 250, "by arrival alone: {unsure}");
+        c.frame(20, Some(Source::SenderReports));
+        let (error, unsure) = c.frame(40, None);
+        assert!(error.abs() <= 2 && unsure <= 60, "{error} ± {unsure}");
+        assert_eq!(c.tick(1000).0.clock.source, "sender_reports");
+        c.frame(1040, Some(Source::CaptureTime));
+        let (error, _) = c.frame(1060, None);
+        assert!(error.abs() <= 2, "{error}");
+        let clock = c.tick(2000).0.clock;
+        assert_eq!((clock.source, clock.jumps), ("capture_time", 0));
+        // A clock that leaps: less sure for a while.
+        c.leap = 1 << 30;
+        let (_, unsure) = c.frame(2060, None);
+        assert!(unsure > 400, "{unsure}");
+        assert_eq!(c.tick(3000).0.clock.jumps, 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_publisher_delivers_is_told_until_it_leaves() {
+        let mut c = Camera::open().await;
+        for i in 0..150 {
+            c.frame(i * 20, None);
+            if i % 50 == 49 {
+                c.tick(u64::from(i + 1) * 20);
+            }
+        }
+        c.ingress.asked(3, 1);
+        let (stats, health) = c.tick(4000);
+        let m = &stats.media[0];
+        assert_eq!((m.frame_rate, m.bitrate_bps, m.packets), (37.5, 1500, 150));
+        assert_eq!((stats.nacks, stats.key_frame_requests), (3, 1));
+        assert_eq!(health, HealthState::Ok);
+        assert_eq!(c.tick(5000).1, HealthState::Ok);
+        c.streams.changes().await;
+        assert_eq!(c.tick(6000).1, HealthState::NoFrames);
+        let changed = c.streams.changes().await;
+        assert_eq!(changed[0].health.unwrap().state, HealthState::NoFrames);
+        let series = |name: &str| {
+            let start = format!("{name}{{");
+            metrics::text()
+                .lines()
+                .find(|l| l.starts_with(&start) && l.contains("\"bc-01/sound\""))
+                .map(str::to_owned)
+        };
+        assert!(series("kerbside_stream_bitrate_bps").is_some());
+        assert!(series("kerbside_stream_health").is_some());
+        let asked = series("kerbside_stream_asked_total").unwrap();
+        assert!(asked.ends_with(" 3"), "{asked}");
+        drop(c.ingress);
+        let status = c.streams.status().remove(0);
+        assert!(status.publisher.is_none() && status.health.is_none());
+        assert_eq!(series("kerbside_stream_bitrate_bps"), None);
+        assert_eq!(series("kerbside_stream_health"), None);
+    }
+
     #[tokio::test]
     async fn media_are_aligned_by_their_sender_reports() {
         let streams = Streams::new(StreamsLimits::default());

@@ -286,6 +286,27 @@ mod tests {
     }
 
     #[test]
+    fn capture_times_are_read_where_they_were_agreed() {
+        let line = format!("a=mid:1\r\na=extmap:3 {}\r\n", extension::CAPTURE_TIME_URI);
+        let text = offer::tests::CHROMIUM
+            .replace("recvonly", "sendonly")
+            .replace("a=mid:1\r\n", &line);
+        let agreed = plan::publish(&offer::parse(&text).unwrap()).unwrap();
+        let l = Lanes::new(&agreed);
+        let captured = kerbside_codecs::media::Captured {
+            utc_us: 1_795_219_200_000_000,
+            uncertainty_us: 0,
+        };
+        let mut p = packet(102, 1).to_vec();
+        p[0] |= extension::EXTENSION_BIT;
+        p.splice(12..12, extension::write_capture_time(3, captured));
+        let told = l.capture_time(0, &p).unwrap();
+        assert_eq!(rtcp::utc_us_of(told.by_sender()), captured.utc_us);
+        assert_eq!(l.capture_time(1, &p), None, "not agreed for audio");
+        assert_eq!(l.capture_time(0, &packet(102, 1)), None);
+    }
+
+    #[test]
     fn lost_video_is_asked_for_and_then_given_up() {
         let mut l = lanes();
         let t = Instant::now();
@@ -305,6 +326,8 @@ mod tests {
             nacks += l.repairs(at, false).len();
         }
         assert_eq!(nacks, usize::from(NACK_TIMES) - 1);
+        assert_eq!(l.asked(), (2 + u64::from(NACK_TIMES) - 1, 0), "packets");
+        assert_eq!(l.asked(), (0, 0), "since the last call");
     }
 
     #[test]
@@ -317,6 +340,7 @@ mod tests {
         assert!(l.repairs(t, true).is_empty());
         assert_eq!(l.repairs(t + PLI_EVERY, false).len(), 1);
         assert!(l.repairs(t + PLI_EVERY * 2, false).is_empty());
+        assert_eq!(l.asked(), (0, 2));
     }
 
     #[test]
