@@ -31,7 +31,7 @@ impl Dice {
 }
 
 /// A camera, its network, and what it says of its clock.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Street {
     seconds: u32,
     fps: f64,
@@ -206,6 +206,40 @@ fn what_is_stated_holds_over_drift_jitter_losses_and_jumps() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn what_is_stated_holds_on_any_street() {
+    for seed in 1..=120 {
+        let mut dice = Dice::new(seed * 977);
+        let mut between = |from: f64, to: f64| from + dice.roll() * (to - from);
+        let one_of = |all: &[f64], roll: f64| all[(roll * all.len() as f64) as usize];
+        let says = between(0.0, 1.0);
+        let street = Street {
+            seconds: 240,
+            fps: one_of(&[1.0, 5.0, 12.5, 25.0, 50.0], between(0.0, 1.0)),
+            drift_ppm: between(-500.0, 500.0),
+            delay_ms: between(5.0, 300.0),
+            jitter_ms: between(0.5, 60.0),
+            sender_off_s: match says {
+                ..0.3 => None,
+                ..0.7 => Some(0.0),
+                _ => Some(between(-1e5, 1e5)),
+            },
+            source: Source::SenderReports,
+            said_every_s: between(0.5, 10.0),
+            said_lost: between(0.0, 0.9),
+            media_jump: (between(0.0, 1.0) < 0.5)
+                .then(|| (between(1.0, 240.0), between(0.0, 4e9) as u32)),
+            sender_set_s: (between(0.0, 1.0) < 0.3).then(|| between(1.0, 240.0)),
+            wall_off: (0.0, 0.0),
+        };
+        let (seen, _) = walk(street, seed);
+        holds(&format!("street {seed}: {street:?}"), &seen);
+        // Not by saying nothing: it is sure most of the time.
+        let sure = share(&seen, |s| s.uncertainty_ms < 500.0);
+        assert!(sure > 0.9, "street {seed}: sure of {sure}: {street:?}");
     }
 }
 
