@@ -250,7 +250,7 @@ struct Arrivals {
     /// (media time, delay) of the least delayed frame of each stretch, oldest first.
     points: VecDeque<(f64, f64)>,
     stretch: f64,
-    /// The stretch that runs: since when, and its least delayed frame so far.
+    /// The stretch that runs: since which arrival, and its least delayed frame so far.
     now: Option<(f64, (f64, f64))>,
     /// Delay at media time zero, and how it grows.
     line: (f64, f64),
@@ -259,7 +259,7 @@ struct Arrivals {
     /// Of a fit that was begun anew: shrinks with each point.
     doubt: f64,
     recent: Recent,
-    /// Since when all frames are late, in media time.
+    /// Since which arrival all frames are late.
     late_since: Option<f64>,
 }
 
@@ -272,9 +272,9 @@ struct Recent {
 }
 
 impl Recent {
-    fn frame(&mut self, time: f64, above: f64) {
-        if time - self.since >= RECENT_US {
-            self.since = time;
+    fn frame(&mut self, at: f64, above: f64) {
+        if at - self.since >= RECENT_US {
+            self.since = at;
             self.before = std::mem::replace(&mut self.least, above);
         }
         self.least = self.least.min(above);
@@ -305,7 +305,7 @@ impl Arrivals {
     fn frame(&mut self, time: f64, at: f64) -> bool {
         let point = (time, at - time);
         let Some((since, least)) = &mut self.now else {
-            self.begin(point);
+            self.begin(at, point);
             return false;
         };
         if point.1 < least.1 {
@@ -316,35 +316,34 @@ impl Arrivals {
         if above < -EARLY_US {
             let is_jump = self.points.len() >= LEARNED_POINTS;
             self.begin_anew(-above);
-            self.begin(point);
+            self.begin(at, point);
             return is_jump;
         }
         if above < 0.0 {
             self.line.0 += above;
         }
-        self.recent.frame(time, above.max(0.0));
+        self.recent.frame(at, above.max(0.0));
         if self.late() > 0.0 {
-            let late_since = *self.late_since.get_or_insert(time);
-            if time - late_since > LATE_MAX_US {
+            let late_since = *self.late_since.get_or_insert(at);
+            if at - late_since > LATE_MAX_US {
                 self.begin_anew(self.late());
-                self.begin(point);
+                self.begin(at, point);
                 return false;
             }
         } else {
             self.late_since = None;
         }
-        // Steps back of media time (B-frames) are small; large ones never come here.
-        if time - since >= self.stretch {
-            self.now = Some((time, point));
+        if at - since >= self.stretch {
+            self.now = Some((at, point));
             self.put(least);
         }
         false
     }
 
-    fn begin(&mut self, point: (f64, f64)) {
+    fn begin(&mut self, at: f64, point: (f64, f64)) {
         self.line = (point.1, 0.0);
-        self.now = Some((point.0, point));
-        self.recent.since = point.0;
+        self.now = Some((at, point));
+        self.recent.since = at;
     }
 
     fn put(&mut self, point: (f64, f64)) {
@@ -448,13 +447,8 @@ impl Arrivals {
         // The same frame has a later media time now, so a lesser delay.
         let moved = |p: &mut (f64, f64)| *p = (p.0 + us, p.1 - us);
         self.points.iter_mut().for_each(moved);
-        if let Some((since, least)) = &mut self.now {
-            *since += us;
+        if let Some((_, least)) = &mut self.now {
             moved(least);
-        }
-        self.recent.since += us;
-        if let Some(since) = &mut self.late_since {
-            *since += us;
         }
         self.line.0 -= us + self.line.1 * us;
     }

@@ -356,8 +356,16 @@ fn after_a_jump_it_is_less_sure_and_then_sure_again() {
                 sender_off_s,
                 ..street
             };
-            let (seen, _) = walk(street, 7);
-            holds("one second", &after(seen, 202.5));
+            let (seen, clock) = walk(street, 7);
+            holds("one second", &seen);
+            let moment: Vec<_> = seen
+                .iter()
+                .filter(|s| (202.7..204.9).contains(&s.second))
+                .collect();
+            assert!(moment.iter().all(|s| s.holds()), "before the next report");
+            let later = unsure(&seen, 230.0, 240.0);
+            assert!(later < 330.0, "{ticks} {sender_off_s:?}: {later}");
+            assert!(clock.jumps() > 0 || ticks > 90_000 && sender_off_s.is_none());
         }
     }
 }
