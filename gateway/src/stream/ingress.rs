@@ -533,6 +533,91 @@ mod tests {
         assert_eq!(series("kerbside_stream_health"), None);
     }
 
+    /// A video camera of 25 frames a second, a key frame each second; `size` of the others, and how far its clock is
+    /// off after so many ms. Gives its health after each second.
+    struct Video {
+        camera: Camera,
+        ms: u32,
+        drift_ppm: i64,
+    }
+
+    impl Video {
+        async fn open() -> Self {
+            let mut camera = Camera::open().await;
+            let id = StreamId::parse("bc-01/video").unwrap();
+            let media = [Medium {
+                codec: Codec::H264 {
+                    sps: Bytes::from_static(&[0x67, 66, 0, 30, 0x80, 1]),
+                    pps: Bytes::from_static(&[0x68, 0x80]),
+                },
+                clock_rate: 90_000,
+            }];
+            let streams = Streams::new(StreamsLimits::default());
+            let publisher = streams.publish(&id, media.to_vec(), "test").unwrap();
+            let start = camera.start.mono;
+            camera.ingress = Ingress::new(publisher, "test", &media, Window::IN_ORDER, start);
+            camera.streams = streams;
+            Self {
+                camera,
+                ms: 0,
+                drift_ppm: 0,
+            }
+        }
+
+        /// One second; of its 25 packets so many are lost.
+        fn second(&mut self, size: usize, lost: usize) -> HealthState {
+            let c = &mut self.camera;
+            for i in 0..25 {
+                let captured_us = i64::from(self.ms) * (1_000_000 + self.drift_ppm) / 1000;
+                self.ms += 40;
+                c.seq = c.seq.wrapping_add(1);
+                if i > 0 && i <= lost {
+                    continue;
+                }
+                let mut nal = vec![0x55; if i == 0 { 1000 } else { size }];
+                nal[..2].copy_from_slice(&[if i == 0 { 0x65 } else { 0x61 }, 0x80]);
+                let header = Header {
+                    marker: true,
+                    payload_type: 96,
+                    seq: c.seq,
+                    time: u32::try_from(captured_us * 9 / 100).unwrap(),
+                    ssrc: 1,
+                };
+                let payload = nal.into();
+                let arrived = c.start.mono + Duration::from_millis(self.ms.into());
+                c.ingress
+                    .packet(0, Packet { header, payload }, arrived)
+                    .unwrap();
+            }
+            c.tick(self.ms.into()).1
+        }
+
+        fn seconds(&mut self, n: u32, size: usize) -> HealthState {
+            (0..n).map(|_| self.second(size, 0)).last().unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_frozen_picture_losses_and_a_drifting_clock_are_told() {
+        let mut v = Video::open().await;
+        assert_eq!(v.seconds(30, 900), HealthState::Ok);
+        let stats = v.camera.tick(30_000).0;
+        assert_eq!(stats.media[0].gop_frames, Some(25));
+        assert_eq!(v.second(900, 2), HealthState::Lossy);
+        assert_eq!(v.seconds(5, 900), HealthState::Ok);
+        // Key frames go on as they were.
+        assert_eq!(v.seconds(10, 20), HealthState::Ok);
+        assert_eq!(v.seconds(1, 20), HealthState::Frozen);
+        assert_eq!(v.seconds(1, 900), HealthState::Ok);
+
+        let mut v = Video::open().await;
+        v.drift_ppm = 300;
+        assert_eq!(v.seconds(120, 900), HealthState::ClockDrift);
+        let clock = v.camera.tick(u64::from(v.ms) + 1000).0.clock;
+        let drift = clock.drift_ppm.unwrap();
+        assert!((drift - 300.0).abs() < 20.0, "{drift}");
+    }
+
     #[tokio::test]
     async fn media_are_aligned_by_their_sender_reports() {
         let streams = Streams::new(StreamsLimits::default());
