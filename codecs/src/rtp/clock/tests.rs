@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use super::super::rtcp::ntp_of;
 use super::super::time::Timeline;
+use super::arrivals::POINTS_MAX;
+use super::said::SAID_MAX;
 use super::*;
 
 /// 2026-11-21 in microseconds.
