@@ -150,7 +150,12 @@ impl Ingress {
         let Some(at) = located(input, ssrc, time) else {
             return;
         };
-        input.clock.said(Source::SenderReports, at, ntp);
+        if input.clock.said(Source::SenderReports, at, ntp) {
+            let others = self.media.iter_mut().enumerate();
+            others
+                .filter(|(i, _)| *i != index)
+                .for_each(|(_, m)| m.clock.forget_reports());
+        }
         self.align(index, at);
     }
 
@@ -659,5 +664,22 @@ mod tests {
         // Nonsense is not followed.
         ingress.sender_report(1, 1, 7, 70_160);
         assert_eq!(send(&mut ingress, 1, 3, 70_320), first + 4000 + 320);
+        // The sender's clock is set: what it says of one medium is not held against what it said of the other.
+        let says = |ingress: &mut Ingress, medium: usize, time: u32| {
+            let ntp = (102 << 32) + if medium == 1 { 1 << 31 } else { 0 };
+            let (zero, ticks) = ([1000_u32, 70_000][medium], u64::from(time));
+            let ntp = ntp + ((ticks << 32) / 8000);
+            ingress.sender_report(medium, 1, ntp, zero + time);
+        };
+        for (medium, time) in [
+            (0, 8000),
+            (0, 16_000),
+            (1, 16_000),
+            (1, 24_000),
+            (0, 24_000),
+        ] {
+            says(&mut ingress, medium, time);
+        }
+        assert_eq!(send(&mut ingress, 1, 4, 70_480), first + 4000 + 480);
     }
 }

@@ -1,7 +1,8 @@
 //! The clock model of one medium: media time to the UTC moment of capture, with how sure that is.
 //!
 //! Here: what the sender says of its clock (abs-capture-time, sender reports: `said`), what the arrivals say
-//! (`arrivals`), and which is believed. Not here: reading clocks (the caller gives them), jumps of RTP time (`time::Timeline` takes those out).
+//! (`arrivals`), and which is believed. Not here: reading clocks (the caller gives them), jumps of RTP time
+//! (`time::Timeline` takes those out).
 //!
 //! Arrivals: a frame cannot come before it was captured, and the least delayed ones come evenly. The line below all
 //! delays of the last minutes is the sender's clock as ours sees it; its slope is the drift. It knows nothing of the
@@ -106,17 +107,23 @@ impl Clock {
         }
     }
 
-    /// The sender says: media time `time` was at `ntp` (64-bit NTP). Zero says that it has no clock.
-    pub fn said(&mut self, source: Source, time: u64, ntp: u64) {
+    /// The sender says: media time `time` was at `ntp` (64-bit NTP). Zero says that it has no clock. True when this
+    /// shows that its clock was set.
+    pub fn said(&mut self, source: Source, time: u64, ntp: u64) -> bool {
         let time = self.begin(time);
         let said = match source {
             Source::SenderReports if ntp != 0 => &mut self.reports,
             Source::CaptureTime if ntp != 0 => &mut self.captures,
-            _ => return,
+            _ => return false,
         };
-        if said.take(time, utc_us_of(ntp)) {
-            self.jumps += 1;
-        }
+        let was_set = said.take(time, utc_us_of(ntp));
+        self.jumps += u64::from(was_set);
+        was_set
+    }
+
+    /// The sender's clock was set, as the reports of another medium show: its reports on this one are of before.
+    pub fn forget_reports(&mut self) {
+        self.reports = Said::default();
     }
 
     /// When the frame of media time `time` was captured. `wall`: our clocks now.

@@ -9,7 +9,8 @@ use super::{AHEAD_MAX_US, DELAY_MAX_US, DRIFT_MAX, SENDER_UNCERTAINTY_US, median
 /// What the sender says is looked at once in so long.
 const SAID_EVERY_US: f64 = 1e6;
 pub(super) const SAID_MAX: usize = 16;
-/// A word that is so far from the former ones: the sender's clock was set, or its media time jumped.
+/// A word that is so far from the former ones is a slip; two that agree: the sender's clock was set, or its media
+/// time jumped.
 const SAID_APART_US: f64 = 250_000.0;
 /// Words over a shorter time tell no rate.
 const SAID_SPAN_MIN_US: f64 = 20e6;
@@ -23,6 +24,8 @@ pub struct Said {
     /// UTC - media time at media time zero, and how it grows.
     line: (f64, f64),
     spread: f64,
+    /// The last word, if it was far from the former ones.
+    odd: Option<(f64, f64)>,
     /// Of a fit that was begun anew.
     doubt: f64,
     is_believed: bool,
@@ -44,6 +47,10 @@ impl Said {
         };
         let apart = (point.1 - (self.line.0 + self.line.1 * time)).abs();
         if apart > SAID_APART_US {
+            let agrees = |odd: (f64, f64)| (odd.1 - point.1).abs() < SAID_APART_US;
+            if !self.odd.replace(point).is_some_and(agrees) {
+                return false;
+            }
             *self = Self {
                 zero_us: utc_us,
                 doubt: SENDER_UNCERTAINTY_US * 2.0,
@@ -53,6 +60,7 @@ impl Said {
             self.fit();
             return true;
         }
+        self.odd = None;
         if (time - last.0).abs() < SAID_EVERY_US {
             return false;
         }
@@ -112,7 +120,7 @@ impl Said {
     }
 
     pub fn shift(&mut self, us: f64) {
-        for p in &mut self.points {
+        for p in self.points.iter_mut().chain(&mut self.odd) {
             *p = (p.0 + us, p.1 - us);
         }
         self.line.0 -= us + self.line.1 * us;

@@ -338,6 +338,32 @@ fn a_clock_that_is_set_is_believed_from_then_on() {
 }
 
 #[test]
+fn one_slip_of_the_sender_changes_nothing() {
+    let start = Instant::now();
+    let mut clock = Clock::new(RATE, start);
+    let wall = Wall {
+        mono: start,
+        utc_us: EPOCH_US,
+    };
+    clock.frame(0, start);
+    let says = |clock: &mut Clock, second: u64, off_us: i64| {
+        let utc_us = EPOCH_US + second.cast_signed() * 1_000_000 + off_us;
+        clock.said(Source::SenderReports, second * 90_000, ntp_of(utc_us))
+    };
+    assert!(!says(&mut clock, 0, 0) && !says(&mut clock, 5, 0));
+    let before = clock.captured(0, wall);
+    assert!(!says(&mut clock, 10, 9_000_000));
+    assert!(
+        !says(&mut clock, 15, -9_000_000),
+        "two slips are no new time"
+    );
+    assert_eq!(clock.captured(0, wall), before);
+    assert!(!says(&mut clock, 20, 0));
+    assert!(!says(&mut clock, 25, 9_000_000) && says(&mut clock, 30, 9_000_000));
+    assert_eq!(clock.jumps(), 1);
+}
+
+#[test]
 fn after_a_jump_it_is_less_sure_and_then_sure_again() {
     let street = Street {
         sender_off_s: None,
