@@ -3,7 +3,7 @@
 //! Here: the registry and how to make a metric. A metric lives beside the code that counts it, in a `LazyLock`.
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, TextEncoder,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, TextEncoder,
 };
 
 /// A counter family `name{labels}`. Panics only on a name that is not a Prometheus name: a programming error.
@@ -23,6 +23,16 @@ pub fn counter(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
 #[allow(clippy::expect_used, reason = "as for counters")]
 pub fn gauge(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     let g = IntGaugeVec::new(Opts::new(name, help), labels).expect("metric name");
+    prometheus::default_registry()
+        .register(Box::new(g.clone()))
+        .expect("metric registered once");
+    g
+}
+
+/// A gauge family `name{labels}` of fractions.
+#[allow(clippy::expect_used, reason = "as for counters")]
+pub fn gauge_f64(name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    let g = GaugeVec::new(Opts::new(name, help), labels).expect("metric name");
     prometheus::default_registry()
         .register(Box::new(g.clone()))
         .expect("metric registered once");

@@ -176,6 +176,11 @@ impl Assembler {
         }
     }
 
+    /// Jumps of the sender's clock so far: as in [`Stats::clock_jumps`], for every frame to ask.
+    pub fn clock_jumps(&self) -> u64 {
+        self.timeline.jumps()
+    }
+
     fn follow_another_source(&mut self) {
         let old = std::mem::replace(&mut self.reorder, Reorder::new(self.window));
         for (sum, n) in self

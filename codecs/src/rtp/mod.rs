@@ -5,6 +5,8 @@
 
 mod assemble;
 mod bits;
+mod clock;
+pub mod extension;
 pub mod h264;
 mod packet;
 mod reorder;
@@ -12,6 +14,7 @@ pub mod rtcp;
 mod time;
 
 pub use assemble::{Assembled, Assembler, Stats};
+pub use clock::{Clock, Source, Wall};
 pub use packet::{BadRtp, HEADER_BYTES, Header, Packet};
 pub use reorder::{Ordered, Reorder, Window};
 pub use time::{Extend, ExtendSeq, Timeline};

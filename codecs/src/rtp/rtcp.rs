@@ -51,11 +51,28 @@ pub fn parse(mut packet: &[u8]) -> impl Iterator<Item = Report> {
     })
 }
 
+/// Seconds from 1900 to 1970.
+const FROM_1900: u64 = 2_208_988_800;
+
 /// 64-bit NTP time (RFC 5905 §6) of a moment since 1970.
 pub fn ntp(since_1970: Duration) -> u64 {
-    const FROM_1900: u64 = 2_208_988_800;
     let seconds = since_1970.as_secs().wrapping_add(FROM_1900) & 0xffff_ffff;
     (seconds << 32) | ((u64::from(since_1970.subsec_nanos()) << 32) / 1_000_000_000)
+}
+
+/// 64-bit NTP time of a moment in microseconds since 1970 UTC; moments before 1970 count as 1970.
+pub fn ntp_of(utc_us: i64) -> u64 {
+    ntp(Duration::from_micros(u64::try_from(utc_us).unwrap_or(0)))
+}
+
+/// Microseconds since 1970 UTC of a 64-bit NTP time, between 1968 and 2104 (RFC 4330 §3: a time whose first bit is 0
+/// is of the era that begins in 2036). Rounded, so that [`ntp_of`] reads back.
+pub fn utc_us_of(ntp: u64) -> i64 {
+    let (seconds, fraction) = (ntp >> 32, ntp & 0xffff_ffff);
+    let era = if seconds >> 31 == 0 { 1 << 32 } else { 0 };
+    let us = (fraction * 1_000_000 + (1 << 31)) >> 32;
+    (seconds + era).cast_signed() * 1_000_000 - FROM_1900.cast_signed() * 1_000_000
+        + us.cast_signed()
 }
 
 /// A sender report with CNAME.
@@ -90,6 +107,48 @@ fn put_cname(p: &mut Vec<u8>, ssrc: u32) {
     p.extend([0, 0]);
 }
 
+/// How unevenly packets come (RFC 3550 A.8).
+#[derive(Clone, Copy, Debug)]
+pub struct Jitter {
+    clock_rate: u32,
+    transit: Option<(Instant, u32)>,
+    /// In 1/16 ticks.
+    jitter: u32,
+}
+
+impl Jitter {
+    pub fn new(clock_rate: u32) -> Self {
+        Self {
+            clock_rate: clock_rate.max(1),
+            transit: None,
+            jitter: 0,
+        }
+    }
+
+    /// Takes a packet's media time and arrival.
+    pub fn packet(&mut self, time: u32, arrived: Instant) {
+        if let Some((last_arrived, last_time)) = self.transit {
+            let passed = arrived.saturating_duration_since(last_arrived).as_micros();
+            let passed = passed * u128::from(self.clock_rate) / 1_000_000;
+            let sent = i64::from(time.wrapping_sub(last_time).cast_signed());
+            let d = i64::try_from(passed).unwrap_or(i64::MAX).abs_diff(sent);
+            let d = u32::try_from(d).unwrap_or(u32::MAX).min(1 << 24);
+            self.jitter = self.jitter.saturating_add(d) - ((self.jitter + 8) >> 4).min(self.jitter);
+        }
+        self.transit = Some((arrived, time));
+    }
+
+    /// In ticks of the medium's clock.
+    pub fn ticks(&self) -> u32 {
+        self.jitter >> 4
+    }
+
+    /// In milliseconds.
+    pub fn ms(&self) -> f64 {
+        f64::from(self.ticks()) * 1000.0 / f64::from(self.clock_rate)
+    }
+}
+
 /// What a receiver knows of one source (RFC 3550 §6.4.1, A.3, A.8).
 #[derive(Debug)]
 pub struct Reception {
@@ -101,9 +160,7 @@ pub struct Reception {
     received: u64,
     /// Expected and received at the last report.
     reported: (u64, u64),
-    transit: Option<(Instant, u32)>,
-    /// In 1/16 ticks.
-    jitter: u32,
+    jitter: Jitter,
     sender_report: Option<(u64, Instant)>,
 }
 
@@ -117,8 +174,7 @@ impl Reception {
             highest: 0,
             received: 0,
             reported: (0, 0),
-            transit: None,
-            jitter: 0,
+            jitter: Jitter::new(clock_rate),
             sender_report: None,
         }
     }
@@ -134,15 +190,7 @@ impl Reception {
         }
         self.highest = self.highest.max(seq);
         self.received += 1;
-        if let Some((last_arrived, last_time)) = self.transit {
-            let passed = arrived.saturating_duration_since(last_arrived).as_micros();
-            let passed = passed * u128::from(self.clock_rate) / 1_000_000;
-            let sent = i64::from(h.time.wrapping_sub(last_time).cast_signed());
-            let d = i64::try_from(passed).unwrap_or(i64::MAX).abs_diff(sent);
-            let d = u32::try_from(d).unwrap_or(u32::MAX).min(1 << 24);
-            self.jitter = self.jitter.saturating_add(d) - ((self.jitter + 8) >> 4).min(self.jitter);
-        }
-        self.transit = Some((arrived, h.time));
+        self.jitter.packet(h.time, arrived);
     }
 
     pub fn report(&mut self, r: Report, now: Instant) {
@@ -180,7 +228,7 @@ impl Reception {
                 .unwrap_or(0)
                 .to_be_bytes(),
         );
-        p.extend((self.jitter >> 4).to_be_bytes());
+        p.extend(self.jitter.ticks().to_be_bytes());
         p.extend(u32::try_from(last_sr).unwrap_or(0).to_be_bytes());
         p.extend(delay.to_be_bytes());
         put_cname(&mut p, own_ssrc);
@@ -211,6 +259,26 @@ mod tests {
             parse(&bye(9)).collect::<Vec<_>>(),
             [Report::Bye { ssrc: 9 }]
         );
+    }
+
+    #[test]
+    fn ntp_times_read_back_over_the_end_of_their_era() {
+        for utc_us in [0, 1, 999_999, 1_795_219_200_123_456, 2_100_000_000_000_001] {
+            assert_eq!(utc_us_of(ntp_of(utc_us)), utc_us);
+        }
+        assert_eq!(ntp_of(-5), ntp_of(0));
+        assert_eq!(ntp_of(0) >> 32, FROM_1900);
+    }
+
+    #[test]
+    fn jitter_is_of_the_time_between_packets() {
+        let t = Instant::now();
+        let mut j = Jitter::new(90_000);
+        for i in 0..1000_u32 {
+            let late = Duration::from_millis(if i % 2 == 0 { 0 } else { 8 });
+            j.packet(i * 3600, t + Duration::from_millis(40) * i + late);
+        }
+        assert!((j.ms() - 8.0).abs() < 0.2, "{}", j.ms());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 export type DeviceState = 'live' | 'stale' | 'lost' | 'silent';
 export type StreamPhase = 'idle' | 'live' | 'waiting' | 'lost';
+export type StreamHealth = 'ok' | 'no_frames' | 'frozen' | 'lossy' | 'clock_drift';
 export type Severity = 'critical' | 'major' | 'minor' | 'notice';
 export type DeliveryState = 'pending' | 'delivered' | 'parked';
 export type Role = 'operator' | 'commander' | 'auditor' | 'admin';
@@ -53,6 +54,8 @@ export interface Stream {
   protocol: string | null;
   codecs: string[];
   readers: number;
+  /** Null without a publisher. */
+  health?: StreamHealth | null;
 }
 
 export interface Delivery {

@@ -1,6 +1,7 @@
 //! Live streams: a ring of recent frames each, one publisher, any number of readers.
 //!
-//! Here: who publishes what, the frames of the last seconds, readers' cursors and their timestamps.
+//! Here: who publishes what and how healthy it is, the frames of the last seconds, readers' cursors and their
+//! timestamps.
 //! Not here: protocols. A publisher pushes frames already cut into RTP payloads; a reader takes them and writes them.
 //!
 //! A reader is a cursor: it costs no memory and cannot hold anybody up. One that falls out of the ring, or too far
@@ -8,18 +9,23 @@
 
 mod about;
 mod fanout;
+mod health;
 mod ingress;
+mod meter;
 mod reader;
 mod registry;
 mod retime;
 mod ring;
+mod series;
 mod status;
 #[cfg(test)]
 mod tests;
 
 pub use about::{About, ReaderStatus};
 pub use fanout::{At, Fanout, Flow, Kick, Outlet};
+pub use health::{Health, HealthState};
 pub use ingress::Ingress;
+pub use meter::PublisherStats;
 pub use reader::{Item, Reader};
 pub use registry::{Publisher, Streams, Superseded};
 pub use ring::{Frame, NewFrame};

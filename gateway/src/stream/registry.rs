@@ -12,8 +12,11 @@ use tokio::sync::{Notify, watch};
 
 use super::about::{About, ReaderStatus};
 use super::fanout::Listener;
+use super::health::Health;
+use super::meter::PublisherStats;
 use super::reader::Reader;
 use super::ring::{NewFrame, Ring};
+use super::series;
 use super::status::{Phase, StreamStatus, StreamsLimits, SubscribeError};
 use crate::ids::{DeviceId, StreamId};
 use crate::metrics;
@@ -49,6 +52,8 @@ pub(super) struct StreamState {
     /// Fan-out threads that have readers of this stream.
     pub listeners: Arc<[Listener]>,
     publisher: Option<&'static str>,
+    /// What is told of the publisher.
+    pub told: Option<(Arc<PublisherStats>, Health)>,
     last_key_request: Option<Instant>,
 }
 
@@ -73,19 +78,19 @@ pub(super) struct Stream {
     key_wanted: Notify,
     frames: AtomicU64,
     on_demand: bool,
-    changed: Arc<Changed>,
+    pub changed: Arc<Changed>,
     epoch_now: AtomicU32,
 }
 
 /// Streams whose status changed and was not taken yet: a set, so a burst of changes is one entry.
 #[derive(Debug, Default)]
-struct Changed {
+pub(super) struct Changed {
     set: Mutex<HashSet<StreamId>>,
     wake: Notify,
 }
 
 impl Changed {
-    fn mark(&self, id: &StreamId) {
+    pub fn mark(&self, id: &StreamId) {
         self.set.lock().insert(id.clone());
         self.wake.notify_one();
     }
@@ -142,6 +147,8 @@ impl Stream {
             readers: *self.readers.borrow(),
             frames: self.frames.load(Ordering::Relaxed),
             ring_bytes: state.ring.bytes(),
+            publisher: state.told.as_ref().map(|t| t.0.clone()),
+            health: state.told.as_ref().map(|t| t.1),
         }
     }
 }
@@ -188,6 +195,7 @@ impl Streams {
                         epoch: 0,
                         listeners: Arc::from([]),
                         publisher: None,
+                        told: None,
                         last_key_request: None,
                     }),
                     wake: Notify::new(),
@@ -224,6 +232,7 @@ impl Streams {
         drop(FRAMES_IN.remove_label_values(&label));
         drop(BYTES_IN.remove_label_values(&label));
         drop(READERS.remove_label_values(&label));
+        series::gone(label[0]);
         self.changed.mark(&gone);
         Ok(())
     }
@@ -255,9 +264,11 @@ impl Streams {
         state.media = media.into();
         state.phase = Phase::Live;
         state.publisher = Some(protocol);
+        state.told = None;
         state.ring.clear();
         let epoch = state.epoch;
         drop(state);
+        series::left(&id.to_string());
         stream.epoch_now.store(epoch, Ordering::Release);
         stream.wake_readers();
         stream.key_wanted.notify_one();
@@ -332,8 +343,10 @@ impl Streams {
             if state.phase == Phase::Live {
                 state.epoch += 1;
                 state.phase = Phase::Waiting(Instant::now());
+                state.told = None;
                 s.epoch_now.store(state.epoch, Ordering::Release);
                 drop(state);
+                series::left(&s.id.to_string());
                 s.key_wanted.notify_one();
                 self.changed.mark(&s.id);
             }
@@ -402,8 +415,8 @@ pub struct Superseded;
 /// The right to push into one stream. Dropping it starts the grace.
 #[derive(Debug)]
 pub struct Publisher {
-    stream: Arc<Stream>,
-    epoch: u32,
+    pub(super) stream: Arc<Stream>,
+    pub(super) epoch: u32,
     frames: prometheus::IntCounter,
     bytes: prometheus::IntCounter,
 }
@@ -469,7 +482,9 @@ impl Drop for Publisher {
         if state.epoch == self.epoch && state.phase == Phase::Live {
             state.phase = Phase::Waiting(Instant::now());
             state.publisher = None;
+            state.told = None;
             drop(state);
+            series::left(&self.stream.id.to_string());
             self.stream.changed.mark(&self.stream.id);
         }
     }

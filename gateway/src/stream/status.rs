@@ -1,9 +1,14 @@
 //! What is told about streams, and the limits that hold for them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::health::Health;
+use super::meter::PublisherStats;
+use super::registry::{Publisher, Superseded};
+use super::series;
 use crate::ids::StreamId;
 
 /// Limits that hold for every stream.
@@ -81,6 +86,10 @@ pub struct StreamStatus {
     /// Frames published since the start of the gateway.
     pub frames: u64,
     pub ring_bytes: usize,
+    /// What the publisher delivers; None without one, and in its first second.
+    pub publisher: Option<Arc<PublisherStats>>,
+    /// None without a publisher.
+    pub health: Option<Health>,
 }
 
 impl StreamStatus {
@@ -93,7 +102,38 @@ impl StreamStatus {
             readers: 0,
             frames: 0,
             ring_bytes: 0,
+            publisher: None,
+            health: None,
         }
+    }
+}
+
+impl Publisher {
+    /// Tells what this publisher delivers, once a second. `changed`: its health did.
+    ///
+    /// # Errors
+    /// [`Superseded`].
+    pub(super) fn tell(
+        &self,
+        stats: PublisherStats,
+        health: Health,
+        changed: bool,
+    ) -> Result<(), Superseded> {
+        let stats = Arc::new(stats);
+        let former = {
+            let mut state = self.stream.state.lock();
+            if state.epoch != self.epoch {
+                return Err(Superseded);
+            }
+            state.told.replace((stats.clone(), health))
+        };
+        let label = self.stream.id.to_string();
+        series::tell(&label, &stats, former.as_ref().map(|t| &*t.0));
+        if changed || former.is_none() {
+            series::tell_health(&label, health);
+            self.stream.changed.mark(&self.stream.id);
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,8 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
+use kerbside_codecs::rtp::extension::CAPTURE_TIME_URI;
+
 use super::offer::{Offer, Section};
 use super::plan::{Agreed, Plan};
 
@@ -103,6 +105,9 @@ fn medium_section(s: &mut String, section: &Section, a: &Agreed, we_send: bool) 
         if offered {
             line(s, &format!("a=rtcp-fb:{pt} {what}"));
         }
+    }
+    if let Some(id) = a.abs_capture_time {
+        line(s, &format!("a=extmap:{id} {CAPTURE_TIME_URI}"));
     }
     if we_send {
         let ssrc = a.ssrc;
@@ -211,6 +216,27 @@ mod tests {
         assert_eq!(back.fingerprint, [0xab; 32]);
         assert!(text.contains("a=candidate:0 1 udp 2130706431 192.0.2.1 8189 typ host\r\n"));
         assert!(text.contains("tcptype passive"));
+    }
+
+    #[test]
+    fn the_capture_time_is_agreed_when_it_is_offered() {
+        let with = |text: &str, id: u8| {
+            let line = format!("a=mid:1\r\na=extmap:{id} {CAPTURE_TIME_URI}\r\n");
+            offer::parse(&text.replace("a=mid:1\r\n", &line)).unwrap()
+        };
+        let answered = |offer: &Offer, plan: &Plan| {
+            let back = offer::parse(&write(offer, plan, &local())).unwrap();
+            back.sections[1].abs_capture_time
+        };
+        for (id, agreed) in [(9, Some(9)), (15, None), (200, None)] {
+            let offer = with(CHROMIUM, id);
+            let plan = plan::play(&offer, &[h264(&[]), opus()]).unwrap();
+            assert_eq!(answered(&offer, &plan), agreed, "we send the one-byte form");
+            assert_eq!(plan.media[1].abs_capture_time, None, "audio has none");
+        }
+        let offer = with(&CHROMIUM.replace("recvonly", "sendonly"), 200);
+        let plan = plan::publish(&offer).unwrap();
+        assert_eq!(answered(&offer, &plan), Some(200), "we read both forms");
     }
 
     #[test]

@@ -3,12 +3,11 @@
 //! Retransmissions come from the stream's ring: per frame sent we keep a weak reference, no packets. Not here: SRTP,
 //! sockets.
 
+use kerbside_codecs::media::{Captured, MediumKind};
+use kerbside_codecs::rtp::extension::{self, CAPTURE_TIME_BLOCK_BYTES};
+use kerbside_codecs::rtp::{HEADER_BYTES, Header, rtcp};
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
-
-use kerbside_codecs::media::{Captured, MediumKind};
-use kerbside_codecs::rtp::{Header, rtcp};
 
 use super::plan::Plan;
 use crate::stream::Frame;
@@ -28,6 +27,9 @@ struct Track {
     medium: u8,
     is_video: bool,
     payload_type: u8,
+    /// Id of the abs-capture-time extension, if it was agreed: it goes with the last packet of
+    /// each frame, which is the shortest: datagrams of unequal size cannot be sent together.
+    capture_time: Option<u8>,
     ssrc: u32,
     clock_rate: u32,
     /// Extended sequence number: rollover counter and sequence number.
@@ -40,6 +42,37 @@ struct Track {
     resend_quarters: u32,
     /// Of the newest live frame: captured (µs since 1970), and its media time.
     live: Option<(i64, u32)>,
+}
+
+/// A header of at most 12 bytes and one extension block.
+struct HeaderBytes {
+    bytes: [u8; HEADER_BYTES + CAPTURE_TIME_BLOCK_BYTES],
+    len: usize,
+}
+
+impl HeaderBytes {
+    fn from(fixed: [u8; HEADER_BYTES]) -> Self {
+        let mut bytes = [0; HEADER_BYTES + CAPTURE_TIME_BLOCK_BYTES];
+        bytes[..HEADER_BYTES].copy_from_slice(&fixed);
+        Self {
+            bytes,
+            len: HEADER_BYTES,
+        }
+    }
+
+    fn extend(&mut self, block: &[u8; CAPTURE_TIME_BLOCK_BYTES]) {
+        self.bytes[0] |= extension::EXTENSION_BIT;
+        self.bytes[HEADER_BYTES..].copy_from_slice(block);
+        self.len = self.bytes.len();
+    }
+}
+
+impl std::ops::Deref for HeaderBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 struct Sent {
@@ -68,6 +101,7 @@ impl Egress {
                 medium: a.medium,
                 is_video: a.codec.codec.kind() == MediumKind::Video,
                 payload_type: a.format.payload_type,
+                capture_time: a.abs_capture_time,
                 ssrc: a.ssrc,
                 clock_rate: a.codec.clock_rate,
                 // Below the middle, so that the first packets cannot wrap (RFC 3711 §3.3.1).
@@ -102,7 +136,8 @@ impl Egress {
         for (index, payload) in (first..).zip(frame.payloads.iter()) {
             let last = index + 1 == first + count as u64;
             let header = track.header(index, time, last);
-            out(&header.to_bytes(), payload, index);
+            let header = track.extended(&header, last, frame.captured);
+            out(&header, payload, index);
         }
         track.next_index += count as u64;
         track.packets = track
@@ -139,7 +174,7 @@ impl Egress {
                 continue;
             };
             track.resend_quarters = left;
-            out(&header.to_bytes(), &payload, index);
+            out(&header, &payload, index);
             resent.packets += 1;
         }
         resent
@@ -154,8 +189,7 @@ impl Egress {
                 #[allow(clippy::cast_possible_truncation, reason = "RTP time is the low half")]
                 let edge = || edge(usize::from(t.medium)).map(|(c, time)| (c.utc_us, time as u32));
                 let (utc_us, time) = t.live.or_else(edge)?;
-                let since_1970 = Duration::from_micros(u64::try_from(utc_us).unwrap_or(0));
-                let ntp = rtcp::ntp(since_1970);
+                let ntp = rtcp::ntp_of(utc_us);
                 Some(rtcp::sender_report(t.ssrc, ntp, time, t.packets, t.bytes))
             })
             .collect()
@@ -207,7 +241,16 @@ impl Track {
         }
     }
 
-    fn find(&self, seq: u16) -> Option<(Header, bytes::Bytes, u64)> {
+    /// The header's bytes; a packet that is sent again must be the same in every bit.
+    fn extended(&self, header: &Header, last: bool, captured: Captured) -> HeaderBytes {
+        let mut bytes = HeaderBytes::from(header.to_bytes());
+        if let Some(id) = self.capture_time.filter(|_| last) {
+            bytes.extend(&extension::write_capture_time(id, captured));
+        }
+        bytes
+    }
+
+    fn find(&self, seq: u16) -> Option<(HeaderBytes, bytes::Bytes, u64)> {
         #[allow(
             clippy::cast_possible_truncation,
             reason = "the sequence number is the low part"
@@ -215,13 +258,13 @@ impl Track {
         let place = |s: &Sent| seq.wrapping_sub(s.first as u16);
         let sent = self.sent.iter().rev().find(|s| place(s) < s.count)?;
         let i = place(sent);
-        let payload = sent.frame.upgrade()?.payloads.get(usize::from(i))?;
+        let frame = sent.frame.upgrade()?;
+        let payload = frame.payloads.get(usize::from(i))?;
         let index = sent.first + u64::from(i);
-        Some((
-            self.header(index, sent.time, i + 1 == sent.count),
-            payload,
-            index,
-        ))
+        let last = i + 1 == sent.count;
+        let header = self.header(index, sent.time, last);
+        let header = self.extended(&header, last, frame.captured);
+        Some((header, payload, index))
     }
 }
 
@@ -279,6 +322,24 @@ mod tests {
         e.frame(&frame(9, 3), 5, true, |_, _, _| {
             panic!("medium 9 was not agreed")
         });
+    }
+
+    #[test]
+    fn the_capture_time_goes_with_the_last_packet_and_again_with_its_repetition() {
+        let (mut e, ssrc) = egress();
+        e.tracks[0].capture_time = Some(5);
+        let f = frame(0, 3);
+        let mut seen = Vec::new();
+        e.frame(&f, 1, true, |h, _, _| seen.push(h.to_vec()));
+        let told: Vec<_> = seen
+            .iter()
+            .map(|h| extension::find(h, 5).is_some())
+            .collect();
+        assert_eq!(told, [false, false, true]);
+        let seq = Header::parse(&seen[2]).unwrap().0.seq;
+        let mut again = Vec::new();
+        e.resend(ssrc, &[seq], |h, _, _| again.push(h.to_vec()));
+        assert_eq!(again, seen[2..]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kerbside_codecs::media::MediumKind;
+use kerbside_codecs::rtp::extension::{self, CaptureTime};
 use kerbside_codecs::rtp::rtcp::{self, Reception, Report};
 use kerbside_codecs::rtp::{ExtendSeq, Packet, Window};
 
@@ -38,6 +39,8 @@ pub struct Lanes {
     last_pli: Option<Instant>,
     /// A key frame is needed and could not be asked for yet.
     key_frame_due: bool,
+    /// Packets and key frames asked for since the last call of [`Self::asked`].
+    asked: (u64, u64),
 }
 
 struct Lane {
@@ -45,6 +48,7 @@ struct Lane {
     payload_type: u8,
     is_video: bool,
     nack: bool,
+    capture_time: Option<u8>,
     reception: Reception,
     source: Option<u32>,
     missing: Missing,
@@ -60,6 +64,7 @@ impl Lanes {
                 payload_type: a.format.payload_type,
                 is_video: a.codec.codec.kind() == MediumKind::Video,
                 nack: a.format.nack,
+                capture_time: a.abs_capture_time,
                 reception: Reception::new(a.codec.clock_rate),
                 source: None,
                 missing: Missing::default(),
@@ -70,6 +75,7 @@ impl Lanes {
             own: rand::random::<u32>() | 1,
             last_pli: None,
             key_frame_due: false,
+            asked: (0, 0),
         }
     }
 
@@ -129,6 +135,7 @@ impl Lanes {
         self.key_frame_due = true;
         let source = self.lanes.iter().find(|l| l.is_video)?.source?;
         self.key_frame_due = false;
+        self.asked.1 += 1;
         self.last_pli = Some(now);
         Some(feedback::pli(self.own, source))
     }
@@ -142,6 +149,7 @@ impl Lanes {
                 && lane.nack
                 && !due.is_empty()
             {
+                self.asked.0 += due.len() as u64;
                 out.push(feedback::nack(self.own, source, &due));
             }
         }
@@ -153,6 +161,17 @@ impl Lanes {
             out.extend(self.key_frame_request(now));
         }
         out
+    }
+
+    /// What a packet of `medium` says of its frame's capture, if that was agreed.
+    pub fn capture_time(&self, medium: usize, bytes: &[u8]) -> Option<CaptureTime> {
+        let lane = self.lanes.iter().find(|l| l.medium == medium)?;
+        CaptureTime::parse(extension::find(bytes, lane.capture_time?)?)
+    }
+
+    /// Packets and key frames asked for since the last call.
+    pub fn asked(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.asked)
     }
 
     /// When [`Self::repairs`] has something to do, if nothing comes in.
@@ -267,6 +286,27 @@ mod tests {
     }
 
     #[test]
+    fn capture_times_are_read_where_they_were_agreed() {
+        let line = format!("a=mid:1\r\na=extmap:3 {}\r\n", extension::CAPTURE_TIME_URI);
+        let text = offer::tests::CHROMIUM
+            .replace("recvonly", "sendonly")
+            .replace("a=mid:1\r\n", &line);
+        let agreed = plan::publish(&offer::parse(&text).unwrap()).unwrap();
+        let l = Lanes::new(&agreed);
+        let captured = kerbside_codecs::media::Captured {
+            utc_us: 1_795_219_200_000_000,
+            uncertainty_us: 0,
+        };
+        let mut p = packet(102, 1).to_vec();
+        p[0] |= extension::EXTENSION_BIT;
+        p.splice(12..12, extension::write_capture_time(3, captured));
+        let told = l.capture_time(0, &p).unwrap();
+        assert_eq!(rtcp::utc_us_of(told.by_sender()), captured.utc_us);
+        assert_eq!(l.capture_time(1, &p), None, "not agreed for audio");
+        assert_eq!(l.capture_time(0, &packet(102, 1)), None);
+    }
+
+    #[test]
     fn lost_video_is_asked_for_and_then_given_up() {
         let mut l = lanes();
         let t = Instant::now();
@@ -286,6 +326,8 @@ mod tests {
             nacks += l.repairs(at, false).len();
         }
         assert_eq!(nacks, usize::from(NACK_TIMES) - 1);
+        assert_eq!(l.asked(), (2 + u64::from(NACK_TIMES) - 1, 0), "packets");
+        assert_eq!(l.asked(), (0, 0), "since the last call");
     }
 
     #[test]
@@ -298,6 +340,7 @@ mod tests {
         assert!(l.repairs(t, true).is_empty());
         assert_eq!(l.repairs(t + PLI_EVERY, false).len(), 1);
         assert!(l.repairs(t + PLI_EVERY * 2, false).is_empty());
+        assert_eq!(l.asked(), (0, 2));
     }
 
     #[test]

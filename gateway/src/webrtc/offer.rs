@@ -3,6 +3,7 @@
 //! Here: SDP text to values, with a reason when it is broken. Not here: what is chosen from it (`answer`).
 
 use kerbside_codecs::media::MediumKind;
+use kerbside_codecs::rtp::extension::CAPTURE_TIME_URI;
 use sdp_types::{Media, Session};
 
 /// Sections more than this are refused: no browser offers so many for one stream.
@@ -57,6 +58,8 @@ pub struct Section {
     pub disabled: bool,
     /// In the offerer's order of preference.
     pub formats: Vec<Format>,
+    /// Id of the header extension abs-capture-time (RFC 8285 §5), if it is offered.
+    pub abs_capture_time: Option<u8>,
 }
 
 /// One payload type.
@@ -192,7 +195,21 @@ fn section(m: &Media) -> Section {
         receives: matches!(direction, "sendrecv" | "recvonly"),
         disabled: m.port == 0 && !has(&m.attributes, "bundle-only"),
         formats,
+        abs_capture_time: extension(m, CAPTURE_TIME_URI),
     }
+}
+
+/// The id of `a=extmap:ID[/DIRECTION] URI`, whatever its direction: it must fit ours.
+fn extension(m: &Media, uri: &str) -> Option<u8> {
+    m.attributes
+        .iter()
+        .filter(|a| a.attribute == "extmap")
+        .filter_map(|a| a.value.as_deref())
+        .find_map(|v| {
+            let mut words = v.split_whitespace();
+            let id = words.next()?.split('/').next()?;
+            (words.next()? == uri).then(|| id.parse().ok().filter(|id| *id > 0))?
+        })
 }
 
 fn format(m: &Media, fmt: &str) -> Option<Format> {
@@ -329,6 +346,24 @@ pub(super) mod tests {
             .unwrap();
         assert_eq!(h.param("profile-level-id"), Some("42e01f"));
         assert!(h.nack && h.pli && h.fir);
+    }
+
+    #[test]
+    fn the_capture_time_has_an_id_per_section() {
+        let with = |line: &str| {
+            let text = CHROMIUM.replace("a=mid:1\r\n", &format!("a=mid:1\r\n{line}\r\n"));
+            let o = parse(&text).unwrap();
+            assert_eq!(o.sections[0].abs_capture_time, None);
+            o.sections[1].abs_capture_time
+        };
+        let uri = CAPTURE_TIME_URI;
+        assert_eq!(with(&format!("a=extmap:4 {uri}")), Some(4));
+        assert_eq!(with(&format!("a=extmap:20/recvonly {uri} x")), Some(20));
+        for bad in ["0", "256", "-1", "x", ""] {
+            assert_eq!(with(&format!("a=extmap:{bad} {uri}")), None, "{bad}");
+        }
+        assert_eq!(with("a=extmap:4"), None);
+        assert_eq!(with("a=extmap:4 urn:ietf:params:rtp-hdrext:toffset"), None);
     }
 
     #[test]

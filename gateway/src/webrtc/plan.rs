@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use kerbside_codecs::media::{Codec, Medium, MediumKind};
+use kerbside_codecs::rtp::extension::ONE_BYTE_ID_MAX;
 
 use super::offer::{Format, Offer, Section, SectionKind};
 
@@ -27,6 +28,8 @@ pub struct Agreed {
     pub format: Format,
     /// Our SSRC when we send.
     pub ssrc: u32,
+    /// Id of the header extension abs-capture-time; when we send, one of the one-byte form.
+    pub abs_capture_time: Option<u8>,
 }
 
 /// Chooses for a reader: what of the stream this offer can take.
@@ -55,6 +58,7 @@ pub fn play(offer: &Offer, media: &[Medium]) -> Result<Plan, String> {
                 codec: medium.clone(),
                 format,
                 ssrc: new_ssrc(),
+                abs_capture_time: section.abs_capture_time.filter(|id| *id <= ONE_BYTE_ID_MAX),
             });
         }
     }
@@ -109,6 +113,7 @@ pub fn publish(offer: &Offer) -> Result<Plan, String> {
                 codec,
                 format: format.clone(),
                 ssrc: new_ssrc(),
+                abs_capture_time: section.abs_capture_time,
             });
         }
     }

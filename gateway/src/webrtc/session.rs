@@ -165,6 +165,8 @@ impl Session {
             if reports.handle_timeout(now) {
                 asks.extend(lanes.reports(now));
             }
+            let (nacks, key_frames) = lanes.asked();
+            ingress.asked(nacks, key_frames);
             if !asks.is_empty() {
                 self.transport.transmit_rtcp(&asks, &mut burst);
             }
@@ -199,8 +201,12 @@ impl Session {
             match (input, ingress.as_deref_mut()) {
                 (Some(Input::Rtp(packet)), Some(ingress)) => {
                     packets += 1;
-                    if let Some((medium, packet)) = lanes.rtp(now, &packet) {
-                        ingress.packet(medium, packet, now).map_err(superseded)?;
+                    if let Some((medium, p)) = lanes.rtp(now, &packet) {
+                        let (ssrc, time) = (p.header.ssrc, p.header.time);
+                        ingress.packet(medium, p, now).map_err(superseded)?;
+                        if let Some(told) = lanes.capture_time(medium, &packet) {
+                            ingress.capture_time(medium, ssrc, time, told);
+                        }
                     }
                 }
                 (Some(Input::Rtcp(packet)), Some(ingress)) => {

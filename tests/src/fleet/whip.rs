@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
@@ -25,7 +25,7 @@ use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
 use rtc::rtp_transceiver::RTCRtpSenderId;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
-    RtpCodecKind,
+    RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
 use rtc::sansio::Protocol;
 use rtc::shared::marshal::Unmarshal;
@@ -37,6 +37,8 @@ use super::video::{Picture, Pipeline};
 use super::{Backoff, Counters, Device, halted};
 
 const PAYLOAD_TYPE: u8 = 96;
+/// Header extension: when the frame was captured, 64-bit NTP.
+const CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
 /// RTP packets between encoder and socket; what does not fit is lost, as on a radio link.
 const PACKETS_MAX: usize = 512;
 /// Time for ICE and DTLS.
@@ -139,6 +141,13 @@ fn offerer(local: SocketAddr) -> anyhow::Result<(RTCPeerConnection, RTCRtpSender
             payload_type: PAYLOAD_TYPE,
         },
         RtpCodecKind::Video,
+    )?;
+    media.register_header_extension(
+        RTCRtpHeaderExtensionCapability {
+            uri: CAPTURE_TIME.to_owned(),
+        },
+        RtpCodecKind::Video,
+        None,
     )?;
     let registry = register_default_interceptors(rtc::interceptor::Registry::new(), &mut media)?;
     let mut peer = RTCPeerConnectionBuilder::new()
@@ -320,8 +329,24 @@ fn send(
         .first()
         .context("the answer takes no H.264")?
         .payload_type;
+    // The picture is made just before it is sent. The last packet of a frame tells.
+    let agreed = &sender.get_parameters().rtp_parameters.header_extensions;
+    let capture_time = agreed.iter().find(|e| e.uri == CAPTURE_TIME).map(|e| e.id);
+    if let Some(id) = capture_time
+        && packet.header.marker
+    {
+        let ntp = Bytes::copy_from_slice(&ntp(SystemTime::now()));
+        packet.header.set_extension(u8::try_from(id)?, ntp)?;
+    }
     sender.write_rtp(Instant::now(), packet)?;
     Ok(())
+}
+
+/// Seconds since 1900 and 2^-32 of them.
+fn ntp(at: SystemTime) -> [u8; 8] {
+    let since_1970 = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let fraction = (u64::from(since_1970.subsec_nanos()) << 32) / 1_000_000_000;
+    (((since_1970.as_secs() + 2_208_988_800) << 32) + fraction).to_be_bytes()
 }
 
 fn want_key_frame(pipeline: &Pipeline) {

@@ -8,6 +8,7 @@ mod browser;
 mod crash;
 mod delivery;
 mod feed;
+mod health;
 mod mqtt;
 mod ops;
 mod picture;

@@ -2,7 +2,7 @@
 //! A browser plays in `browser.rs`.
 
 use kerbside_sim::harness::tools::{self, ffmpeg_pull, ffmpeg_push, have};
-use kerbside_sim::harness::{Feed, Gateway, Setup};
+use kerbside_sim::harness::{Feed, Gateway, Setup, eventually};
 
 use crate::LIMIT;
 
@@ -61,6 +61,15 @@ async fn a_drone_of_the_fleet_publishes_by_whip_and_a_player_decodes() {
     );
     feed.until_phase(LIMIT, "uav-01/main", "live").await;
     ffmpeg_pull(&gateway.rtsp_as("eve", "uav-01/main"), "tcp", 20).await;
+    // It tells when its frames were captured, and is believed.
+    let token = gateway.secret("eve");
+    eventually(LIMIT, "capture times", async || {
+        let (_, shown) = gateway.get("/api/v1/streams", &token).await;
+        let clock = &shown["streams"][0]["publisher"]["clock"];
+        (clock["source"] == "capture_time" && clock["uncertainty_ms"].as_f64()? < 300.0)
+            .then_some(())
+    })
+    .await;
 }
 
 /// What a browser that wants one video offers, shortened.

@@ -150,6 +150,8 @@ export const en = {
 
   phase: { idle: 'On demand', live: 'Live', waiting: 'Waiting', lost: 'Lost' },
 
+  health: { no_frames: 'No frames from the camera', frozen: 'Picture stands still', lossy: 'Losses on the uplink', clock_drift: 'Camera clock drifts' },
+
   events: {
     title: 'Events',
     search: 'Filter by device, kind, note',

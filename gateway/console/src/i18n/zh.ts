@@ -151,6 +151,8 @@ export const zh: Dictionary = {
 
   phase: { idle: '按需', live: '实时', waiting: '等待', lost: '中断' },
 
+  health: { no_frames: '摄像机没有画面', frozen: '画面静止', lossy: '上行丢包', clock_drift: '摄像机时钟漂移' },
+
   events: {
     title: '事件',
     search: '按设备、类型、备注筛选',

@@ -175,7 +175,10 @@ export class VideoTile {
     else if (!this.retryButton.isConnected) this.overlay.append(this.retryButton);
     if (this.session === null) setText(this.statsLine, '');
     const readers = this.stream?.readers ?? 0;
-    setText(this.readers, readers > 0 ? t.video.readers(readers) : '');
+    const health = this.stream?.health ?? 'ok';
+    const notes = health === 'ok' ? [] : [t.health[health]];
+    if (readers > 0) notes.push(t.video.readers(readers));
+    setText(this.readers, notes.join(' · '));
     this.muteButton.hidden = this.stream === null || !hasAudio(this.stream);
     this.root.classList.toggle('empty', this.stream === null);
   }

@@ -212,8 +212,7 @@ impl Lanes {
             let Some((utc_us, time)) = lane.live.or_else(edge) else {
                 continue;
             };
-            let since_1970 = Duration::from_micros(u64::try_from(utc_us).unwrap_or(0));
-            let ntp = rtcp::ntp(since_1970);
+            let ntp = rtcp::ntp_of(utc_us);
             let report = rtcp::sender_report(lane.ssrc, ntp, low(time), lane.packets, lane.bytes);
             lane.control(self.peer, &report, out);
         }

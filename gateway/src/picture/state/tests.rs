@@ -348,6 +348,11 @@ fn status(phase: &'static str) -> Fact {
         readers: 2,
         frames: 1,
         ring_bytes: 1,
+        publisher: None,
+        health: (phase == "live").then_some(crate::stream::Health {
+            state: crate::stream::HealthState::NoFrames,
+            since_ms: 7,
+        }),
     }])
 }
 
@@ -359,7 +364,7 @@ fn streams_are_shown_and_their_loss_is_an_event() {
     assert_eq!(
         s.snapshot()["streams"],
         serde_json::json!([{"stream":"bc-01/main","device":"bc-01","phase":"live","protocol":"rtsp",
-            "codecs":["H264"],"readers":2}])
+            "codecs":["H264"],"readers":2,"health":"no_frames"}])
     );
     assert_eq!(
         s.tell(s.sos(Some("a"), None))[0].event.streams,
