@@ -136,3 +136,28 @@ fn refused(fault: &Fault) -> Response {
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_status() {
+        let damaged = || Fault::Damaged("x".to_owned());
+        for (fault, status) in [
+            (Fault::NotLive, 404),
+            (Fault::NoVideo, 415),
+            (Fault::Codec("H266"), 415),
+            (damaged(), 502),
+            (Fault::Busy, 503),
+            (Fault::Slow, 503),
+            (Fault::NoKeyFrame, 504),
+        ] {
+            let answer = refused(&fault);
+            assert_eq!(answer.status(), status, "{fault}");
+            let headers = answer.headers();
+            assert_eq!(headers.contains_key(header::RETRY_AFTER), status == 503);
+            assert_eq!(headers[header::CACHE_CONTROL], "no-store");
+        }
+    }
+}
