@@ -327,4 +327,24 @@ mod tests {
         let told = pipeline.run(&Bytes::from(unit)).unwrap_err();
         assert!(told.to_string().contains("megapixels"), "{told}");
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(40))]
+        #[test]
+        fn any_damage_ends(
+            damage in proptest::collection::vec((1..IDR.len(), proptest::num::u8::ANY), 1..12),
+            length in 4..IDR.len(),
+        ) {
+            let mut slice = IDR.to_vec();
+            for (at, byte) in damage {
+                slice[at] = byte;
+            }
+            slice.truncate(length);
+            if let Ok(key_frame) = still(&[SPS, PPS, &slice])
+                && let Err(fault) = jpeg(&key_frame, None)
+            {
+                proptest::prop_assert!(matches!(fault, Fault::Damaged(_) | Fault::Slow), "{fault}");
+            }
+        }
+    }
 }

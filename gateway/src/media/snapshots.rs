@@ -56,20 +56,22 @@ struct Desk {
     shelf: Mutex<Shelf>,
     places: Arc<Semaphore>,
     decode: Box<Decode>,
+    job_max: Duration,
 }
 
 impl Default for Snapshots {
     fn default() -> Self {
-        Self::with(Box::new(decode::jpeg))
+        Self::with(Box::new(decode::jpeg), JOB_MAX)
     }
 }
 
 impl Snapshots {
-    fn with(decode: Box<Decode>) -> Self {
+    fn with(decode: Box<Decode>, job_max: Duration) -> Self {
         Self(Arc::new(Desk {
             shelf: Mutex::default(),
             places: Arc::new(Semaphore::new(DECODERS_MAX)),
             decode,
+            job_max,
         }))
     }
 
@@ -133,7 +135,7 @@ impl Desk {
             took.observe_duration();
             made
         });
-        match timeout(JOB_MAX, job).await {
+        match timeout(self.job_max, job).await {
             Ok(Ok(made)) => made.map(Arc::new),
             Ok(Err(_)) => Err(Fault::Damaged("the decoder died of it".to_owned())),
             Err(_) => {
@@ -162,6 +164,12 @@ mod tests {
         }
     }
 
+    fn desk_of(
+        decode: impl Fn(&Still) -> Result<Snapshot, Fault> + Send + Sync + 'static,
+    ) -> Snapshots {
+        Snapshots::with(Box::new(move |still, _| decode(still)), JOB_MAX)
+    }
+
     async fn frame() -> Result<Still, Fault> {
         still(&[SPS, PPS, IDR])
     }
@@ -179,10 +187,10 @@ mod tests {
     async fn a_hundred_at_once_are_one_decode() {
         let decodes = Arc::new(AtomicUsize::new(0));
         let counter = decodes.clone();
-        let desk = Snapshots::with(Box::new(move |_, _| {
+        let desk = desk_of(move |_| {
             counter.fetch_add(1, Ordering::SeqCst);
             picture()
-        }));
+        });
         let all = join_all((0..100).map(|_| desk.take(key("main"), frame()))).await;
         assert!(all.iter().all(Result::is_ok));
         assert_eq!(decodes.load(Ordering::SeqCst), 1);
@@ -200,14 +208,14 @@ mod tests {
         let (go, gate) = mpsc::channel::<()>();
         let gate = Mutex::new(gate);
         let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
-        let desk = Snapshots::with(Box::new(move |_, _| {
+        let desk = desk_of(move |_| {
             let n = counter.fetch_add(1, Ordering::SeqCst) + 1;
             top.fetch_max(n, Ordering::SeqCst);
             begun.send(()).unwrap();
             gate.lock().recv().unwrap();
             counter.fetch_sub(1, Ordering::SeqCst);
             picture()
-        }));
+        });
         let takes: Vec<_> = (0..8)
             .map(|n| {
                 let desk = desk.clone();
@@ -229,7 +237,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_leaves_takes_nothing_from_the_others() {
-        let desk = Snapshots::with(Box::new(|_, _| picture()));
+        let desk = desk_of(|_| picture());
         let (go, gate) = tokio::sync::oneshot::channel::<()>();
         let slow = async move {
             gate.await.unwrap();
@@ -246,10 +254,31 @@ mod tests {
 
     #[tokio::test]
     async fn a_decoder_that_dies_is_a_reason_and_not_the_end() {
-        let desk = Snapshots::with(Box::new(|_, _| panic!("as decoders do")));
+        let desk = desk_of(|_| panic!("as decoders do"));
         for camera in ["a", "b", "c", "d"] {
             let fault = desk.take(key(camera), frame()).await.unwrap_err();
             assert!(matches!(fault, Fault::Damaged(_)), "{fault}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_decoder_that_hangs_holds_up_nobody_else() {
+        let (go, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let first = AtomicUsize::new(0);
+        let decode = move |_: &Still, _| {
+            if first.fetch_add(1, Ordering::SeqCst) == 0 {
+                gate.lock().recv().unwrap();
+            }
+            picture()
+        };
+        let desk = Snapshots::with(Box::new(decode), Duration::from_secs(1));
+        let hung = desk.take(key("a"), frame()).await.unwrap_err();
+        assert_eq!(hung, Fault::Slow);
+        assert_eq!(desk.0.places.available_permits(), 1, "its place is taken");
+        desk.take(key("b"), frame()).await.unwrap();
+        go.send(()).unwrap();
+        let both = desk.0.places.acquire_many(2).await;
+        assert!(both.is_ok(), "and free when it comes back");
     }
 }
