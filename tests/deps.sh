@@ -22,10 +22,11 @@ rust() {
 
 # The C compiler builds SQLite and the cryptography (aws-lc needs cmake); GStreamer's headers are for the media room.
 BUILD="gcc g++ libc6-dev cmake pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev ca-certificates"
-# The fleet's pictures: base videotestsrc and overlays, good RTP, bad H.264 parser, ugly x264enc, rtsp rtspclientsink.
-RUN="gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-rtsp gstreamer1.0-x util-linux fonts-dejavu-core"
+# The gateway's snapshots: base, good jpegenc, bad parsers, libav decoders. The fleet's pictures: base videotestsrc and
+# overlays, good RTP, bad H.264 parser, ugly x264enc, rtsp rtspclientsink.
+RUN="gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp gstreamer1.0-x util-linux fonts-dejavu-core"
 # Programs that judge the gateway.
-TEST="ffmpeg mosquitto-clients mosquitto curl sqlite3 gstreamer1.0-tools gstreamer1.0-nice gstreamer1.0-libav systemd"
+TEST="ffmpeg mosquitto-clients mosquitto curl sqlite3 gstreamer1.0-tools gstreamer1.0-nice openssl systemd"
 
 installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q '^install ok installed$'; }
 

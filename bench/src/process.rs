@@ -80,7 +80,7 @@ impl Gateway {
         std::fs::write(
             dir.path().join("gateway.toml"),
             format!(
-                "box_id = \"bench\"\n[listen]\nmqtt = \"{MQTT}\"\nrtsp = \"{RTSP}\"\nhttp = \"{HTTP}\"\nwebrtc = \"{WEBRTC}\"\n"
+                "box_id = \"bench\"\n[listen]\nmqtt = \"{MQTT}\"\nrtsp = \"{RTSP}\"\nhttp = \"{HTTP}\"\nwebrtc = \"{WEBRTC}\"\n[tls]\nself_signed = false\n"
             ),
         )?;
         let registry = kerbside::registry::Registry::open(&dir.path().join("state"))?;

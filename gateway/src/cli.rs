@@ -11,7 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
-use crate::config::{self, Checks, Config, Reading};
+use crate::config::{self, Checks, Config, Reading, Tls};
 use crate::picture::{Grid, Rules};
 use crate::registry::{DeviceKind, Registry, Role};
 
@@ -157,8 +157,17 @@ fn run(cli: &Cli) -> Result<(), Failed> {
 }
 
 fn check(cli: &Cli) -> Result<(), Failed> {
-    load(cli, Reading::ToCheck)?;
-    say("ok")
+    let config = load(cli, Reading::ToCheck)?;
+    say("ok")?;
+    if config.tls == Tls::SelfSigned
+        && let Some(told) = crate::tls::own(&cli.state)
+    {
+        let (fingerprint, until) = (&told.fingerprint, told.expires_at());
+        say(&format!(
+            "self-signed certificate: SHA-256 {fingerprint}, valid until {until}"
+        ))?;
+    }
+    Ok(())
 }
 
 fn load(cli: &Cli, reading: Reading) -> Result<Config, Failed> {

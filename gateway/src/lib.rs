@@ -11,6 +11,7 @@ pub mod ids;
 pub mod ledger;
 pub mod listen;
 pub mod log;
+pub mod media;
 pub mod metrics;
 pub mod notify;
 pub mod outbox;

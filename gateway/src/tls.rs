@@ -1,22 +1,47 @@
 //! TLS for the listeners: one certificate, read again when its files change. Sessions that are there go on with the
 //! old one; new handshakes get the new one.
 //!
-//! A certificate that cannot be used (half written, key of another one) is told once and the old one stays.
+//! A certificate that cannot be used (half written, key of another one) is told once and the old one stays. Whoever gives
+//! no certificate gets one of the gateway's own (`self_signed`).
+
+mod self_signed;
 
 use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use prometheus::{IntCounterVec, IntGaugeVec};
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+pub use self_signed::SelfSigned;
+
+use crate::{clock, metrics};
+
+static RELOADS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    metrics::counter(
+        "kerbside_tls_reloads_total",
+        "Certificates read again after their files changed",
+        &["result"],
+    )
+});
+static EXPIRES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    metrics::gauge(
+        "kerbside_tls_certificate_expires_seconds",
+        "When the certificate in use ends, seconds since 1970 UTC",
+        &[],
+    )
+});
 
 /// Least time between two looks at the files; a look happens with a handshake.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -29,21 +54,31 @@ pub enum TlsError {
         "tls.key_file {path}: {reason}; it must hold the certificate's private key in PEM (PKCS#8, PKCS#1 or SEC1)"
     )]
     Key { path: PathBuf, reason: String },
+    #[error("{path}: {reason}; the gateway keeps the certificate there that it makes for itself")]
+    SelfSigned { path: PathBuf, reason: String },
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
+}
+
+/// Where the certificate comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// The operator's, in PEM.
+    Given {
+        cert: PathBuf,
+        key: PathBuf,
+    },
+    Own(SelfSigned),
 }
 
 /// A server configuration (TLS 1.2 and 1.3, no client certificates) that follows the files.
 ///
 /// # Errors
-/// [`TlsError`] when the files cannot be read now, or do not belong together.
-pub fn server_config(cert_file: &Path, key_file: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+/// [`TlsError`] when the files cannot be read now, or do not belong together; when an own one cannot be made.
+pub fn server_config(source: Source) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let files = Files {
-        cert: cert_file.to_owned(),
-        key: key_file.to_owned(),
-    };
-    let follower = Follower::new(files, provider.clone(), Instant::now())?;
+    let now = (Instant::now(), clock::unix_ms() / 1000);
+    let follower = Follower::new(source, provider.clone(), now)?;
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
@@ -51,21 +86,53 @@ pub fn server_config(cert_file: &Path, key_file: &Path) -> Result<Arc<ServerConf
     Ok(Arc::new(config))
 }
 
+/// What people are told about a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// SHA-256 of the certificate, as browsers and `openssl x509 -fingerprint -sha256` show it.
+    pub fingerprint: String,
+    /// Seconds since 1970 UTC.
+    pub expires: i64,
+}
+
+impl Told {
+    fn of(cert: &CertificateDer<'_>) -> Result<Self, String> {
+        let (_, parsed) = X509Certificate::from_der(cert).map_err(|e| e.to_string())?;
+        let digest = Sha256::digest(cert);
+        let digest: Vec<_> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+        Ok(Self {
+            fingerprint: digest.join(":"),
+            expires: parsed.validity().not_after.timestamp(),
+        })
+    }
+
+    /// RFC 3339.
+    pub fn expires_at(&self) -> String {
+        clock::rfc3339(self.expires.saturating_mul(1000))
+    }
+}
+
+/// The gateway's own certificate, if it was made and this user may read it.
+pub fn own(state_dir: &Path) -> Option<Told> {
+    let files = SelfSigned::new(state_dir, "").files();
+    Some(files.load(&aws_lc_rs::default_provider()).ok()?.1)
+}
+
 struct Files {
     cert: PathBuf,
     key: PathBuf,
 }
 
-/// What tells one version of a file from the next.
+/// What tells one version of a file from the next; its rights count too.
 type Stamp = Option<(u64, u64, i64, i64)>;
 
 impl Files {
     fn stamps(&self) -> [Stamp; 2] {
-        let stamp = |m: Metadata| (m.ino(), m.len(), m.mtime(), m.mtime_nsec());
+        let stamp = |m: Metadata| (m.ino(), m.len(), m.ctime(), m.ctime_nsec());
         [&self.cert, &self.key].map(|path| std::fs::metadata(path).ok().map(stamp))
     }
 
-    fn load(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    fn load(&self, provider: &CryptoProvider) -> Result<(CertifiedKey, Told), TlsError> {
         let bad_cert = |reason: String| TlsError::Cert {
             path: self.cert.clone(),
             reason,
@@ -78,68 +145,108 @@ impl Files {
             .map_err(|e| bad_cert(e.to_string()))?
             .collect::<Result<_, _>>()
             .map_err(|e| bad_cert(e.to_string()))?;
-        if chain.is_empty() {
+        let Some(first) = chain.first() else {
             return Err(bad_cert("no certificate in it".to_owned()));
-        }
+        };
+        let told = Told::of(first).map_err(bad_cert)?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| bad_key(e.to_string()))?;
-        CertifiedKey::from_der(chain, key, provider).map_err(|e| bad_key(e.to_string()))
+        let key = CertifiedKey::from_der(chain, key, provider);
+        Ok((key.map_err(|e| bad_key(e.to_string()))?, told))
     }
 }
 
 /// The current certificate.
 struct Follower {
     files: Files,
+    /// Of the gateway's own.
+    own: Option<SelfSigned>,
     provider: Arc<CryptoProvider>,
     current: Mutex<Current>,
 }
 
 struct Current {
     key: Arc<CertifiedKey>,
+    told: Told,
     stamps: [Stamp; 2],
     looked: Instant,
 }
 
+/// Monotonic, and seconds since 1970 UTC.
+type Now = (Instant, i64);
+
 impl Follower {
-    fn new(files: Files, provider: Arc<CryptoProvider>, now: Instant) -> Result<Self, TlsError> {
+    fn new(source: Source, provider: Arc<CryptoProvider>, now: Now) -> Result<Self, TlsError> {
+        let (files, own) = match source {
+            Source::Given { cert, key } => (Files { cert, key }, None),
+            Source::Own(own) => {
+                own.ensure(&provider, now.1)?;
+                (own.files(), Some(own))
+            }
+        };
         // Stamps first: a change during the reading is then seen at the next look.
         let stamps = files.stamps();
-        let key = Arc::new(files.load(&provider)?);
+        let (key, told) = files.load(&provider)?;
+        let (fingerprint, expires) = (&told.fingerprint, told.expires_at());
+        EXPIRES.with_label_values::<&str>(&[]).set(told.expires);
+        if own.is_some() {
+            tracing::info!(%fingerprint, expires, "TLS with a self-signed certificate: compare its SHA-256 fingerprint at the first connection");
+        } else {
+            tracing::info!(%fingerprint, expires, "TLS certificate in use");
+        }
         Ok(Self {
             files,
+            own,
             provider,
             current: Mutex::new(Current {
-                key,
+                key: Arc::new(key),
+                told,
                 stamps,
-                looked: now,
+                looked: now.0,
             }),
         })
     }
 
-    fn at(&self, now: Instant) -> Arc<CertifiedKey> {
+    fn at(&self, now: Now) -> Arc<CertifiedKey> {
         let mut current = self.current.lock();
-        if now.saturating_duration_since(current.looked) >= LOOK_EVERY {
-            current.looked = now;
+        if now.0.saturating_duration_since(current.looked) >= LOOK_EVERY {
+            current.looked = now.0;
+            if let Some(own) = &self.own
+                && self_signed::is_due(&current.told, now.1)
+                && let Err(e) = own.ensure(&self.provider, now.1)
+            {
+                tracing::error!(error = %e, "the self-signed certificate cannot be renewed; the old one stays in use");
+            }
             let stamps = self.files.stamps();
             if stamps != current.stamps {
                 current.stamps = stamps;
-                match self.files.load(&self.provider) {
-                    Ok(key) => {
-                        current.key = Arc::new(key);
-                        tracing::info!(cert_file = %self.files.cert.display(), "new TLS certificate in use");
-                    }
-                    Err(e) => {
-                        tracing::error!(error = %e, "the new TLS certificate cannot be used; the old one stays in use");
-                    }
-                }
+                self.take(&mut current);
             }
         }
         current.key.clone()
+    }
+
+    /// Takes what the files hold now, or keeps what it has.
+    fn take(&self, current: &mut Current) {
+        let result = match self.files.load(&self.provider) {
+            Ok((key, told)) => {
+                let (fingerprint, expires) = (&told.fingerprint, told.expires_at());
+                tracing::info!(cert_file = %self.files.cert.display(), %fingerprint, expires, "new TLS certificate in use");
+                EXPIRES.with_label_values::<&str>(&[]).set(told.expires);
+                (current.key, current.told) = (Arc::new(key), told);
+                "taken"
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "the new TLS certificate cannot be used; the old one stays in use");
+                "refused"
+            }
+        };
+        RELOADS.with_label_values(&[result]).inc();
     }
 }
 
 impl ResolvesServerCert for Follower {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.at(Instant::now()))
+        Some(self.at((Instant::now(), clock::unix_ms() / 1000)))
     }
 }
 
@@ -168,14 +275,14 @@ mod tests {
         }
     }
 
-    fn write(dir: &Path, cert: &str, key: &str) -> Files {
-        let files = Files {
-            cert: dir.join("cert.pem"),
-            key: dir.join("key.pem"),
-        };
-        std::fs::write(&files.cert, cert).unwrap();
-        std::fs::write(&files.key, key).unwrap();
-        files
+    fn write(dir: &Path, cert: &str, key: &str) -> Source {
+        let (cert_file, key_file) = (dir.join("cert.pem"), dir.join("key.pem"));
+        std::fs::write(&cert_file, cert).unwrap();
+        std::fs::write(&key_file, key).unwrap();
+        Source::Given {
+            cert: cert_file,
+            key: key_file,
+        }
     }
 
     #[test]
@@ -183,11 +290,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (old, new) = (pair(), pair());
         let files = write(dir.path(), &old.cert_pem, &old.key_pem);
-        let mut now = Instant::now();
+        let mut now = (Instant::now(), 1_795_219_200);
         let provider = Arc::new(aws_lc_rs::default_provider());
         let follower = Follower::new(files, provider, now).unwrap();
+        let refused = RELOADS.with_label_values(&["refused"]).get();
         let mut used = |after: Duration| {
-            now += after;
+            now.0 += after;
             follower.at(now).cert[0].clone()
         };
         // The certificate is there, its key is not yet.
@@ -202,6 +310,21 @@ mod tests {
         assert_eq!(used(LOOK_EVERY), new.der);
         std::fs::remove_file(dir.path().join("key.pem")).unwrap();
         assert_eq!(used(LOOK_EVERY), new.der);
+        assert!(RELOADS.with_label_values(&["refused"]).get() >= refused + 2);
+    }
+
+    #[test]
+    fn an_own_one_is_renewed_while_the_gateway_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Source::Own(SelfSigned::new(dir.path(), "yuci-1"));
+        let (start, today) = (Instant::now(), 1_795_219_200);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let follower = Follower::new(source, provider, (start, today)).unwrap();
+        let first = follower.at((start + LOOK_EVERY, today));
+        assert_eq!(own(dir.path()).unwrap(), Told::of(&first.cert[0]).unwrap());
+        let later = follower.at((start + 2 * LOOK_EVERY, today + 2 * 365 * 86_400));
+        assert_ne!(later.cert, first.cert);
+        assert_eq!(own(dir.path()).unwrap(), Told::of(&later.cert[0]).unwrap());
     }
 
     #[test]
@@ -209,14 +332,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (one, other) = (pair(), pair());
         let told = |cert: &str, key: &str| {
-            let f = write(dir.path(), cert, key);
-            server_config(&f.cert, &f.key).unwrap_err().to_string()
+            let given = write(dir.path(), cert, key);
+            server_config(given).unwrap_err().to_string()
         };
         assert!(told("", &one.key_pem).contains("cert.pem: no certificate"));
         assert!(told(&one.cert_pem, "junk").contains("key.pem"));
         assert!(told(&one.cert_pem, &other.key_pem).contains("key.pem"));
         let missing = dir.path().join("missing.pem");
-        let text = server_config(&missing, &missing).unwrap_err().to_string();
+        let given = Source::Given {
+            cert: missing.clone(),
+            key: missing,
+        };
+        let text = server_config(given).unwrap_err().to_string();
         assert!(text.contains("missing.pem"), "{text}");
     }
 
@@ -227,7 +354,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let made = pair();
         let files = write(dir.path(), &made.cert_pem, &made.key_pem);
-        let config = server_config(&files.cert, &files.key).unwrap();
+        let config = server_config(files).unwrap();
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
             .await
             .unwrap();

@@ -105,6 +105,39 @@ fn check_tells_every_fault_and_run_refuses_them() {
 }
 
 #[test]
+fn check_tells_the_fingerprint_of_the_own_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().to_str().unwrap();
+    let configure = |more: &str| {
+        let text = format!("box_id = \"b\"\n{more}");
+        std::fs::write(dir.path().join("gateway.toml"), text).unwrap();
+    };
+    let check = || {
+        let o = kerbside(&["check", "--config", at, "--state", at]);
+        assert_eq!(code(&o), 0, "{}", err(&o));
+        out(&o)
+    };
+    configure("");
+    assert_eq!(check(), "ok\n", "nothing was made yet");
+    let made = rcgen::generate_simple_self_signed(["b".to_owned()]).unwrap();
+    let pem = made.signing_key.serialize_pem() + &made.cert.pem();
+    std::fs::write(dir.path().join("self-signed.pem"), pem).unwrap();
+    let told = check();
+    let fingerprint = told
+        .strip_prefix("ok\nself-signed certificate: SHA-256 ")
+        .and_then(|rest| rest.split(',').next())
+        .unwrap();
+    let digest: Vec<u8> = fingerprint
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect();
+    use sha2::Digest;
+    assert_eq!(digest, sha2::Sha256::digest(made.cert.der()).to_vec());
+    configure("[tls]\nself_signed = false\n");
+    assert_eq!(check(), "ok\n");
+}
+
+#[test]
 fn devices_come_and_go() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");

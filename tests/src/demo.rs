@@ -36,6 +36,12 @@ pub struct DemoArgs {
     pub http: SocketAddr,
     #[arg(long, default_value = "127.0.0.1:8189")]
     pub webrtc: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:8883")]
+    pub mqtts: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:8322")]
+    pub rtsps: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:8443")]
+    pub https: SocketAddr,
     /// Where the configuration sends events to.
     #[arg(long, default_value = "127.0.0.1:8090")]
     pub platform: SocketAddr,
@@ -174,7 +180,12 @@ async fn start_and_watch(
 
     println!(
         "{}",
-        welcome(&format!("http://{}/", args.http), &login.token, state)
+        welcome(
+            &format!("http://{}/", args.http),
+            &format!("https://{}/", args.https),
+            &login.token,
+            state
+        )
     );
     let mut seen: Vec<u64> = vec![0; parts.len()];
     let mut ticks = tokio::time::interval(Duration::from_millis(250));
@@ -207,11 +218,12 @@ fn follow(part: &Process, seen: &mut u64) {
     }
 }
 
-fn welcome(address: &str, token: &str, state: &Path) -> String {
+fn welcome(address: &str, secure: &str, token: &str, state: &Path) -> String {
     let lines = [
         "Kerbside is running.".to_owned(),
         String::new(),
         format!("Console:  {address}#token={token}"),
+        format!("With TLS: {secure}   (its own certificate: the browser warns once)"),
         format!("Token:    {token}   (user operator, of this run only)"),
         format!("Logs:     {}/*.log", state.display()),
         String::new(),
@@ -339,6 +351,9 @@ fn free(args: &DemoArgs) -> anyhow::Result<()> {
         ("MQTT", args.mqtt),
         ("RTSP", args.rtsp),
         ("HTTP", args.http),
+        ("MQTT with TLS", args.mqtts),
+        ("RTSP with TLS", args.rtsps),
+        ("HTTPS", args.https),
         ("the command platform", args.platform),
     ] {
         TcpListener::bind(addr).map_err(|fault| taken(what, addr, &fault))?;
@@ -353,7 +368,8 @@ mod tests {
 
     #[test]
     fn the_box_is_closed_on_all_sides() {
-        let text = welcome("http://127.0.0.1:8080/", "secret", Path::new("/tmp/x"));
+        let (plain, secure) = ("http://127.0.0.1:8080/", "https://127.0.0.1:8443/");
+        let text = welcome(plain, secure, "secret", Path::new("/tmp/x"));
         let widths: Vec<usize> = text
             .lines()
             .filter(|line| !line.is_empty())

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::Config;
+use crate::config::{Config, Tls};
 use crate::device::Fleet;
 use crate::listen::{mqtt, pull, rtsp};
 use crate::outbox::Outbox;
@@ -53,10 +53,6 @@ async fn serve(
     io: &tokio::runtime::Handle,
 ) -> anyhow::Result<()> {
     let mut sockets = Sockets::take()?;
-    let tls = match &config.tls {
-        Some(t) => Some(tls::server_config(&t.cert_file, &t.key_file)?),
-        None => None,
-    };
     // Two signals: devices leave first, screens and sinks after the rooms between them are empty.
     let (stop_devices, devices) = watch::channel(false);
     let (stop_screens, screens) = watch::channel(false);
@@ -64,6 +60,8 @@ async fn serve(
     let registry = Registry::open(state_dir)?;
     let guard = Arc::new(Guard::default());
     let outbox = Outbox::open(state_dir, &routes(&config))?;
+    // After the state directory is ours alone.
+    let tls = certificate(&config, state_dir)?;
     let streams = Streams::new(config.streams.clone());
     let fanout = Fanout::start(std::thread::available_parallelism().map_or(2, usize::from))
         .context("the fan-out threads could not be started")?;
@@ -216,6 +214,26 @@ fn routes(config: &Config) -> Vec<(String, Vec<String>)> {
         .iter()
         .map(|p| (p.name.clone(), p.kinds.clone()))
         .collect()
+}
+
+/// TLS of all ports that have it; None when there is none.
+fn certificate(config: &Config, state_dir: &Path) -> Result<Acceptor, tls::TlsError> {
+    let l = &config.listen;
+    if l.mqtts.or(l.rtsps).or(l.https).is_none() {
+        return Ok(None);
+    }
+    let source = match &config.tls {
+        Tls::Files {
+            cert_file,
+            key_file,
+        } => tls::Source::Given {
+            cert: cert_file.clone(),
+            key: key_file.clone(),
+        },
+        Tls::SelfSigned => tls::Source::Own(tls::SelfSigned::new(state_dir, &config.box_id)),
+        Tls::Off => return Ok(None),
+    };
+    tls::server_config(source).map(Some)
 }
 
 type Acceptor = Option<Arc<rustls::ServerConfig>>;

@@ -13,7 +13,7 @@ use crate::stream::StreamsLimits;
 pub(super) struct Gateway {
     pub box_id: String,
     pub listen: Listen,
-    pub tls: Option<Tls>,
+    pub tls: Tls,
     pub mqtt: Mqtt,
     pub streams: StreamsLimits,
     pub webrtc: WebRtc,
@@ -74,8 +74,8 @@ pub(super) fn read(source: &Source) -> Gateway {
         .and_then(|f| f.seconds(1..=80))
         .unwrap_or(Duration::from_secs(10));
     let map_dir = top.optional("map_dir").and_then(|f| f.path(true));
-    let tls = top.optional_table("tls").map(tls);
-    let listen = listen(top.table("listen"), tls.is_some());
+    let tls = tls(top.table("tls"));
+    let listen = listen(top.table("listen"), tls != Tls::Off);
     let mqtt = mqtt(top.table("mqtt"));
     let streams = streams(top.table("streams"));
     let webrtc = webrtc(top.table("webrtc"));
@@ -83,7 +83,7 @@ pub(super) fn read(source: &Source) -> Gateway {
     Gateway {
         box_id,
         listen,
-        tls: tls.flatten(),
+        tls,
         mqtt,
         streams,
         webrtc,
@@ -92,18 +92,34 @@ pub(super) fn read(source: &Source) -> Gateway {
     }
 }
 
-fn tls(mut t: Table<'_>) -> Option<Tls> {
-    let cert = t.required("cert_file", "the certificate chain (PEM)");
-    let key = t.required("key_file", "the private key (PEM)");
+fn tls(mut t: Table<'_>) -> Tls {
+    let cert = t.optional("cert_file");
+    let key = t.optional("key_file");
+    let own = t
+        .optional("self_signed")
+        .and_then(super::table::Found::boolean);
+    let (cert, key) = match (cert, key) {
+        (None, None) => {
+            t.finish();
+            return match own {
+                Some(false) => Tls::Off,
+                _ => Tls::SelfSigned,
+            };
+        }
+        (None, key) => (t.required("cert_file", "the certificate chain (PEM)"), key),
+        (cert, None) => (cert, t.required("key_file", "the private key (PEM)")),
+        both => both,
+    };
     t.finish();
-    let (cert, key) = (
-        cert.and_then(|f| f.path(false)),
-        key.and_then(|f| f.path(false)),
-    );
-    Some(Tls {
-        cert_file: cert?,
-        key_file: key?,
-    })
+    let file = |f: Option<super::table::Found<'_>>| f.and_then(|f| f.path(false));
+    match (file(cert), file(key)) {
+        (Some(cert_file), Some(key_file)) => Tls::Files {
+            cert_file,
+            key_file,
+        },
+        // The fault stops the start.
+        _ => Tls::default(),
+    }
 }
 
 fn listen(mut t: Table<'_>, tls: bool) -> Listen {
@@ -131,7 +147,7 @@ fn listen(mut t: Table<'_>, tls: bool) -> Listen {
     let all = listen.all();
     for (at, address) in &taken {
         if !tls && ["listen.mqtts", "listen.rtsps", "listen.https"].contains(&at.key.as_str()) {
-            at.fault("needs a certificate: add the table [tls] with cert_file and key_file");
+            at.fault("needs a certificate: take self_signed = false out of [tls], or give it cert_file and key_file");
         }
         for (other, theirs) in &all {
             let name = format!("listen.{other}");

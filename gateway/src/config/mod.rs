@@ -29,7 +29,7 @@ pub struct Config {
     /// Name of this box; the CloudEvents source is `urn:kerbside:{box_id}`.
     pub box_id: String,
     pub listen: Listen,
-    pub tls: Option<Tls>,
+    pub tls: Tls,
     pub mqtt: Mqtt,
     pub streams: StreamsLimits,
     pub webrtc: WebRtc,
@@ -56,10 +56,19 @@ pub struct Listen {
     pub webrtc: Option<SocketAddr>,
 }
 
-#[derive(Clone, Debug)]
-pub struct Tls {
-    pub cert_file: PathBuf,
-    pub key_file: PathBuf,
+/// The certificate of all TLS ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tls {
+    /// The operator's.
+    Files {
+        cert_file: PathBuf,
+        key_file: PathBuf,
+    },
+    /// The gateway makes one and keeps it in the state directory.
+    #[default]
+    SelfSigned,
+    /// No TLS ports.
+    Off,
 }
 
 #[derive(Clone, Debug)]

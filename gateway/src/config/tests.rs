@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::load::load_with;
 use super::secret::Credentials;
-use super::{Checks, Config, ConfigFault, Rule};
+use super::{Checks, Config, ConfigFault, Rule, Tls};
 use crate::event::Priority;
 
 const CHECKS: Checks = Checks {
@@ -73,11 +73,12 @@ fn one_key_is_enough() {
             Some("127.0.0.1:8554".to_owned()),
             Some("127.0.0.1:8080".to_owned()),
             Some("0.0.0.0:8189".to_owned()),
-            None,
-            None,
-            None
+            Some("0.0.0.0:8883".to_owned()),
+            Some("0.0.0.0:8322".to_owned()),
+            Some("0.0.0.0:8443".to_owned()),
         ]
     );
+    assert_eq!(c.tls, Tls::SelfSigned);
     assert_eq!(
         c.rules.len(),
         1,
@@ -100,7 +101,23 @@ fn tls_opens_the_secure_ports() {
     assert_eq!(c.listen.mqtts.unwrap().to_string(), "0.0.0.0:8883");
     assert_eq!(c.listen.https.unwrap().to_string(), "0.0.0.0:8443");
     assert_eq!(c.listen.rtsps, None);
-    assert_eq!(c.tls.unwrap().cert_file, dir.path().join("c.pem"));
+    let files = Tls::Files {
+        cert_file: dir.path().join("c.pem"),
+        key_file: dir.path().join("k.pem"),
+    };
+    assert_eq!(c.tls, files);
+}
+
+#[test]
+fn tls_can_be_turned_off() {
+    let dir = dir(&[(
+        "gateway.toml",
+        "box_id = \"b\"\n[tls]\nself_signed = false\n",
+    )]);
+    let c = load(dir.path()).unwrap();
+    assert_eq!(c.tls, Tls::Off);
+    let l = c.listen;
+    assert_eq!((l.mqtts, l.rtsps, l.https), (None, None, None));
 }
 
 #[test]
@@ -179,10 +196,10 @@ fn a_secure_port_needs_a_certificate() {
     assert_eq!(
         faults(&[(
             "gateway.toml",
-            "box_id = \"b\"\n[listen]\nhttps = \"0.0.0.0:8443\"\n"
+            "box_id = \"b\"\n[listen]\nhttps = \"0.0.0.0:8443\"\n[tls]\nself_signed = false\n"
         )]),
         [
-            "gateway.toml:3: listen.https: needs a certificate: add the table [tls] with cert_file and key_file"
+            "gateway.toml:3: listen.https: needs a certificate: take self_signed = false out of [tls], or give it cert_file and key_file"
         ]
     );
 }

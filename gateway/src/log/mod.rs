@@ -19,8 +19,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use journal::Journal;
 
 /// Libraries speak when something is wrong. The WebRTC ones do so for every bad packet that a stranger sends, so they
-/// are silent: the gateway's own room says what matters.
-const LEVELS: &str = "warn,kerbside=info,audit=info,rtc=off,webrtc=off";
+/// are silent: the gateway's own room says what matters. rustls warns of every client that names the box by its address.
+const LEVELS: &str = "warn,kerbside=info,audit=info,rustls=error,rtc=off,webrtc=off";
 
 /// Sets the logging of this process up; to be called once, first of all.
 pub fn init() {

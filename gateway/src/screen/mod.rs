@@ -12,6 +12,7 @@ mod health;
 mod login;
 mod map;
 mod serve;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod whep;
@@ -31,6 +32,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::media::Snapshots;
 use crate::outbox::Outbox;
 use crate::picture::{Feed, Picture};
 use crate::registry::{Guard, Principal, Registry};
@@ -66,6 +68,8 @@ struct Room {
     feed: Arc<Feed>,
     outbox: Outbox,
     streams: Streams,
+    snapshots: Snapshots,
+    glances: audit::Glances,
     ready: Arc<Ready>,
     box_id: String,
     grid: Bytes,
@@ -88,6 +92,8 @@ pub fn router(screen: Screen) -> Router {
         feed: screen.picture.feed().clone(),
         outbox: screen.outbox,
         streams: screen.streams,
+        snapshots: Snapshots::default(),
+        glances: audit::Glances::default(),
         ready: screen.ready,
         box_id: screen.config.box_id.clone(),
         grid: grid.into(),
@@ -133,6 +139,7 @@ fn routes(room: Arc<Room>, video: Router) -> Router {
         .route("/api/v1/events", get(api::events))
         .route("/api/v1/events/{id}/retry", post(api::retry))
         .route("/api/v1/streams", get(api::streams))
+        .route("/{device}/{camera}/snapshot.jpg", get(snapshot::snapshot))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))

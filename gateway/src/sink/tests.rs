@@ -334,7 +334,11 @@ async fn https_with_the_platforms_own_root_and_not_without() {
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let config = crate::tls::server_config(&cert, &key).unwrap();
+    let config = crate::tls::server_config(crate::tls::Source::Given {
+        cert: cert.clone(),
+        key,
+    })
+    .unwrap();
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
         .await
         .unwrap();

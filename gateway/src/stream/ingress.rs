@@ -482,7 +482,7 @@ mod tests {
     async fn frames_carry_when_they_were_captured() {
         let mut c = Camera::open().await;
         let (error, unsure) = c.frame(0, None);
-        assert!(error.unsigned_abs() <= unsure.into(), "{error} ± {unsure}");
+        assert!(error.unsigned_abs() <= u64::from(unsure), "{error} ± {unsure}");
         assert!(unsure >= 250, "by arrival alone: {unsure}");
         c.frame(20, Some(Source::SenderReports));
         let (error, unsure) = c.frame(40, None);

@@ -28,6 +28,8 @@ pub struct Setup {
     pub grid: Option<String>,
     /// Further text of `gateway.toml`, after `[listen]`.
     pub more: String,
+    /// Open the TLS ports too; with `[tls]` in `more`, or with the gateway's own certificate.
+    pub tls: bool,
     /// Where the state is kept instead of in the temporary directory.
     pub state: Option<PathBuf>,
 }
@@ -38,6 +40,10 @@ pub struct Ports {
     pub rtsp: u16,
     pub http: u16,
     pub webrtc: u16,
+    /// These three are served if [`Setup::tls`].
+    pub mqtts: u16,
+    pub rtsps: u16,
+    pub https: u16,
 }
 
 pub struct Gateway {
@@ -113,6 +119,9 @@ impl Gateway {
             rtsp: free_port(),
             http: free_port(),
             webrtc: free_port(),
+            mqtts: free_port(),
+            rtsps: free_port(),
+            https: free_port(),
         };
         let state = setup
             .state
@@ -129,12 +138,21 @@ impl Gateway {
             rtsp,
             http,
             webrtc,
+            mqtts,
+            rtsps,
+            https,
         } = ports;
+        let secure = |port| match setup.tls {
+            true => format!("127.0.0.1:{port}"),
+            false => "off".to_owned(),
+        };
+        let (mqtts, rtsps, https) = (secure(mqtts), secure(rtsps), secure(https));
         write(
             "gateway.toml",
             &format!(
                 "box_id = \"e2e\"\ndrain_s_max = 5\n\n[listen]\nmqtt = \"127.0.0.1:{mqtt}\"\nrtsp = \"127.0.0.1:{rtsp}\"\n\
-                 http = \"127.0.0.1:{http}\"\nwebrtc = \"127.0.0.1:{webrtc}\"\n\n{}",
+                 http = \"127.0.0.1:{http}\"\nwebrtc = \"127.0.0.1:{webrtc}\"\n\
+                 mqtts = \"{mqtts}\"\nrtsps = \"{rtsps}\"\nhttps = \"{https}\"\n\n{}",
                 setup.more
             ),
         );

@@ -13,6 +13,8 @@ mod mqtt;
 mod ops;
 mod picture;
 mod rtsp;
+mod snapshot;
+mod tls;
 mod webrtc;
 
 use std::time::Duration;

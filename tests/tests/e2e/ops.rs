@@ -16,7 +16,7 @@ fn configuration_faults_name_file_line_key_and_reason() {
         ..Setup::default()
     });
     let fault = gateway.cli(&["check"]).unwrap_err();
-    assert!(fault.contains("gateway.toml:10: mqttt:"), "{fault}");
+    assert!(fault.contains("gateway.toml:13: mqttt:"), "{fault}");
     let rules = "[[rule]]\nname = \"broken\"\nwhen = \"report.sos &&\"\nseverity = \"major\"\n";
     let gateway = Gateway::prepare(&Setup {
         rules: rules.into(),

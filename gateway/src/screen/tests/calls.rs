@@ -302,7 +302,11 @@ async fn over_tls_the_cookie_is_secure_and_garbage_disturbs_nobody() {
     let (cert, key) = (b.dir.path().join("cert.pem"), b.dir.path().join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let tls = crate::tls::server_config(&cert, &key).unwrap();
+    let tls = crate::tls::server_config(crate::tls::Source::Given {
+        cert: cert.clone(),
+        key,
+    })
+    .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (_stop, stopping) = watch::channel(false);

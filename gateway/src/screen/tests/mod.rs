@@ -3,6 +3,7 @@
 mod access;
 mod calls;
 mod feed;
+mod snapshot;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -35,6 +36,7 @@ struct House {
     address: SocketAddr,
     registry: Registry,
     outbox: Outbox,
+    streams: Streams,
     ready: Arc<Ready>,
     feed: Arc<Feed>,
     router: axum::Router,
@@ -68,6 +70,8 @@ async fn open() -> House {
         feed: feed.clone(),
         outbox: outbox.clone(),
         streams: streams.clone(),
+        snapshots: crate::media::Snapshots::default(),
+        glances: super::audit::Glances::default(),
         ready: ready.clone(),
         box_id: "yuci-1".to_owned(),
         grid: EMPTY_GRID.into(),
@@ -106,6 +110,7 @@ async fn open() -> House {
         address,
         registry,
         outbox,
+        streams,
         ready,
         feed,
         router,
