@@ -5,6 +5,8 @@
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::rtp::aac::Packing;
+
 /// One component of a media stream, as an `m=` line of an SDP (RFC 8866 §5.14).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Medium {
@@ -25,30 +27,62 @@ pub enum MediumKind {
 pub enum Codec {
     /// RFC 6184. Parameter sets are NAL units without start code; empty until known.
     H264 { sps: Bytes, pps: Bytes },
+    /// RFC 7798. Parameter sets as for H.264.
+    H265 { vps: Bytes, sps: Bytes, pps: Bytes },
+    /// AV1 payload format 1.0; as its sequence header says, or the SDP.
+    Av1 {
+        profile: u8,
+        level_idx: u8,
+        tier: u8,
+    },
     /// RFC 7587; clock 48,000.
     Opus { channels: u8 },
     /// G.711 A-law, RFC 3551; clock 8,000.
     Pcma,
     /// G.711 µ-law, RFC 3551; clock 8,000.
     Pcmu,
+    /// RFC 3640 (mpeg4-generic); never for WebRTC.
+    Aac {
+        /// AudioSpecificConfig (ISO/IEC 14496-3).
+        config: Bytes,
+        channels: u8,
+        /// How the publisher packs it; readers get AAC-hbr.
+        packing: Packing,
+    },
 }
 
 impl Codec {
     pub fn kind(&self) -> MediumKind {
         match self {
-            Self::H264 { .. } => MediumKind::Video,
-            Self::Opus { .. } | Self::Pcma | Self::Pcmu => MediumKind::Audio,
+            Self::H264 { .. } | Self::H265 { .. } | Self::Av1 { .. } => MediumKind::Video,
+            Self::Opus { .. } | Self::Pcma | Self::Pcmu | Self::Aac { .. } => MediumKind::Audio,
         }
     }
 
     /// The encoding name of `a=rtpmap` (RFC 8866 §6.6).
     pub fn encoding_name(&self) -> &'static str {
         match self {
+            Self::Aac { .. } => "mpeg4-generic",
+            _ => self.name(),
+        }
+    }
+
+    /// For people: `H264`, `H265`, `AV1`, `opus`, `PCMA`, `PCMU`, `AAC`.
+    pub fn name(&self) -> &'static str {
+        match self {
             Self::H264 { .. } => "H264",
+            Self::H265 { .. } => "H265",
+            Self::Av1 { .. } => "AV1",
             Self::Opus { .. } => "opus",
             Self::Pcma => "PCMA",
             Self::Pcmu => "PCMU",
+            Self::Aac { .. } => "AAC",
         }
+    }
+
+    /// Does the marker bit of RTP tell the last packet of a frame (video; RFC 3640 §3.1)?
+    pub fn marks_end(&self) -> bool {
+        self.kind() == MediumKind::Video || matches!(self, Self::Aac { .. })
     }
 }
 

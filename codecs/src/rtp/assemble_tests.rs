@@ -1,5 +1,9 @@
+use super::super::PAYLOAD_BYTES_MAX;
+use super::super::h264::{Fault, H264Depacketizer, packetize_h264};
 use super::super::packet::Header;
 use super::*;
+use crate::media::Codec;
+use bytes::Bytes;
 use proptest::prelude::*;
 
 const SPS: &[u8] = &[0x67, 66, 0, 30, 0x80, 1];
