@@ -2,6 +2,8 @@
 //!
 //! Here: the values that publishers and readers exchange. Not here: how they are stored (gateway `stream`).
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -100,7 +102,10 @@ pub struct Captured {
 pub struct Payloads {
     data: Bytes,
     ends: Box<[u32]>,
+    steps_back: bool,
 }
+
+static NOTHING: LazyLock<Payloads> = LazyLock::new(Payloads::default);
 
 impl Payloads {
     /// `ends[i]` is the offset behind payload `i` in `data`; the last one must be `data.len()`.
@@ -109,6 +114,7 @@ impl Payloads {
         Self {
             data,
             ends: ends.into_boxed_slice(),
+            steps_back: false,
         }
     }
 
@@ -118,7 +124,22 @@ impl Payloads {
         Self {
             data,
             ends: Box::new([end]),
+            steps_back: false,
         }
+    }
+
+    /// Marks a frame that is shown before one that came earlier.
+    pub(crate) fn that_steps_back(self) -> Self {
+        Self {
+            steps_back: true,
+            ..self
+        }
+    }
+
+    /// The payloads for a viewer whose decoder shows pictures in the order they come (WebRTC; `rtp::shown`). Empty for
+    /// a frame that such a viewer does not get.
+    pub fn in_order(&self) -> &Payloads {
+        if self.steps_back { &NOTHING } else { self }
     }
 
     pub fn len(&self) -> usize {

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::format::{Cut, Format};
 use super::packet::Packet;
 use super::reorder::{Ordered, Reorder, Window};
-use super::time::{StepsBack, Timeline};
+use super::shown::ShownOrder;
+use super::time::Timeline;
 use crate::media::{Medium, MediumKind, Payloads};
 
 /// Packets of another SSRC are strangers until the one we follow was silent for this long.
@@ -49,7 +50,7 @@ pub struct Assembler {
     window: Window,
     reorder: Reorder,
     timeline: Timeline,
-    steps_back: StepsBack,
+    shown: ShownOrder,
     /// The source we follow and when it was heard last.
     source: Option<(u32, Instant)>,
     changed: bool,
@@ -72,7 +73,7 @@ impl Assembler {
             window,
             reorder: Reorder::new(window),
             timeline: Timeline::new(medium.clock_rate, None),
-            steps_back: StepsBack::default(),
+            shown: ShownOrder::default(),
             source: None,
             changed: false,
             key_frame_due: false,
@@ -157,7 +158,7 @@ impl Assembler {
 
     /// Does the video come in another order than it is shown (B-frames)? As seen in its newest frames.
     pub fn b_frames(&self) -> bool {
-        self.steps_back.recent()
+        self.shown.has_b_frames()
     }
 
     fn follow_another_source(&mut self) {
@@ -206,9 +207,11 @@ impl Assembler {
             time,
             payloads,
         } = cut;
-        if self.medium.codec.kind() == MediumKind::Video {
-            self.steps_back.frame(time);
-        }
+        let codec = &self.medium.codec;
+        let payloads = match codec.kind() {
+            MediumKind::Video => self.shown.frame(codec, time, payloads),
+            MediumKind::Audio => payloads,
+        };
         Assembled {
             key,
             time,

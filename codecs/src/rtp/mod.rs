@@ -14,6 +14,7 @@ mod packet;
 mod reorder;
 pub mod rtcp;
 mod sets;
+mod shown;
 mod time;
 mod units;
 

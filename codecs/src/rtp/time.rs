@@ -139,34 +139,6 @@ impl Timeline {
     }
 }
 
-/// Notices frames that come in another order than they are shown: B-frames.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct StepsBack {
-    frames: u64,
-    newest: u64,
-    /// Which frames stepped back last: the one before the last, the last.
-    last: [Option<u64>; 2],
-}
-
-/// B-frames come again and again; a clock set back a little steps once.
-const STEPS_WITHIN_FRAMES: u64 = 300;
-
-impl StepsBack {
-    /// A frame in the order of decoding; `time` as [`Timeline`] gives it, so that a step is never a jump.
-    pub fn frame(&mut self, time: u64) {
-        self.frames += 1;
-        if time < self.newest {
-            self.last = [self.last[1], Some(self.frames)];
-        }
-        self.newest = self.newest.max(time);
-    }
-
-    /// Did at least two of the newest frames step back?
-    pub fn recent(&self) -> bool {
-        self.last[0].is_some_and(|at| self.frames - at < STEPS_WITHIN_FRAMES)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,21 +191,6 @@ mod tests {
             90_000 * 20 + 3600
         );
         assert_eq!(line.jumps(), 0);
-    }
-
-    #[test]
-    fn b_frames_are_noticed_and_forgotten() {
-        let mut steps = StepsBack::default();
-        for time in [0, 3, 6, 5] {
-            steps.frame(time);
-        }
-        assert!(!steps.recent(), "one step is a clock that was set");
-        for time in [1, 2, 12, 9] {
-            steps.frame(time);
-        }
-        assert!(steps.recent());
-        (0..400).for_each(|i| steps.frame(20 + i));
-        assert!(!steps.recent());
     }
 
     #[test]

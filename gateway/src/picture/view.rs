@@ -98,6 +98,7 @@ struct StreamView<'a> {
     protocol: Option<&'a str>,
     codecs: &'a [&'a str],
     readers: usize,
+    b_frames: bool,
 }
 
 pub fn stream_change(s: &StreamStatus) -> Change {
@@ -111,6 +112,7 @@ pub fn stream_change(s: &StreamStatus) -> Change {
                 protocol: s.protocol,
                 codecs: &s.codecs,
                 readers: s.readers,
+                b_frames: s.b_frames,
             }),
             None,
         ),

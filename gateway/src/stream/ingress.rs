@@ -141,6 +141,8 @@ impl Ingress {
             let frames = self.media[index].assembler.poll(now);
             self.publish(index, frames)?;
         }
+        let b_frames = self.media.iter().any(|m| m.assembler.b_frames());
+        self.publisher.set_b_frames(b_frames);
         self.count();
         if self.publisher.is_superseded() {
             return Err(Superseded);

@@ -46,6 +46,7 @@ pub(super) struct StreamState {
     pub epoch: u32,
     publisher: Option<&'static str>,
     last_key_request: Option<Instant>,
+    b_frames: bool,
 }
 
 impl StreamState {
@@ -121,14 +122,11 @@ impl Stream {
             stream: self.id.clone(),
             phase: state.phase.name(),
             protocol: state.publisher,
-            codecs: state
-                .media
-                .iter()
-                .map(|m| m.codec.encoding_name())
-                .collect(),
+            codecs: state.media.iter().map(|m| m.codec.name()).collect(),
             readers: *self.readers.borrow(),
             frames: self.frames.load(Ordering::Relaxed),
             ring_bytes: state.ring.bytes(),
+            b_frames: state.b_frames,
         }
     }
 }
@@ -175,6 +173,7 @@ impl Streams {
                         epoch: 0,
                         publisher: None,
                         last_key_request: None,
+                        b_frames: false,
                     }),
                     wake: Notify::new(),
                     readers: watch::channel(0).0,
@@ -240,6 +239,7 @@ impl Streams {
         state.media = media.into();
         state.phase = Phase::Live;
         state.publisher = Some(protocol);
+        state.b_frames = false;
         state.ring.clear();
         let epoch = state.epoch;
         drop(state);
@@ -424,6 +424,16 @@ impl Publisher {
         self.stream.wake.notify_waiters();
         self.stream.changed.mark(&self.stream.id);
         Ok(())
+    }
+
+    /// Says whether the video has B-frames.
+    pub fn set_b_frames(&self, b_frames: bool) {
+        let mut state = self.stream.state.lock();
+        if state.epoch == self.epoch && state.b_frames != b_frames {
+            state.b_frames = b_frames;
+            drop(state);
+            self.stream.changed.mark(&self.stream.id);
+        }
     }
 
     /// Waits until a reader needs a key frame (or the publisher was cut: check [`Self::is_superseded`]).

@@ -72,6 +72,8 @@ pub struct StreamStatus {
     /// Frames published since the start of the gateway.
     pub frames: u64,
     pub ring_bytes: usize,
+    /// Its video has B-frames: pictures are sent in another order than they are shown.
+    pub b_frames: bool,
 }
 
 impl StreamStatus {
@@ -84,6 +86,7 @@ impl StreamStatus {
             readers: 0,
             frames: 0,
             ring_bytes: 0,
+            b_frames: false,
         }
     }
 }

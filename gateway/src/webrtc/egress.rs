@@ -93,9 +93,10 @@ impl Egress {
         };
         #[allow(clippy::cast_possible_truncation, reason = "RTP time is the low half")]
         let time = time as u32;
-        let count = frame.payloads.len();
+        let payloads = frame.payloads.in_order();
+        let count = payloads.len();
         let first = track.next_seq;
-        for (i, payload) in frame.payloads.iter().enumerate() {
+        for (i, payload) in payloads.iter().enumerate() {
             let header = track.header(track.next_seq, time, i + 1 == count);
             track.next_seq = track.next_seq.wrapping_add(1);
             track.packets = track.packets.wrapping_add(1);
@@ -105,7 +106,9 @@ impl Egress {
             put(&mut self.packet, &header, payload);
             out(&self.packet);
         }
-        track.newest = Some((time, frame.arrived));
+        if count > 0 {
+            track.newest = Some((time, frame.arrived));
+        }
         track.remember(first, count, time, frame);
     }
 
@@ -191,7 +194,12 @@ impl Track {
             .rev()
             .find(|s| seq.wrapping_sub(s.first) < s.count)?;
         let i = seq.wrapping_sub(sent.first);
-        let payload = sent.frame.upgrade()?.payloads.get(usize::from(i))?;
+        let payload = sent
+            .frame
+            .upgrade()?
+            .payloads
+            .in_order()
+            .get(usize::from(i))?;
         Some((self.header(seq, sent.time, i + 1 == sent.count), payload))
     }
 }

@@ -7,6 +7,6 @@ mod parameters;
 
 pub use super::units::{AccessUnit, Fault, NALS_MAX, UNIT_BYTES_MAX};
 pub use depacketize::H264Depacketizer;
-pub use nal::{NalType, Sps, is_discardable, starts_picture};
+pub use nal::{NalType, Sps, starts_picture};
 pub use packetize::packetize_h264;
 pub use parameters::ParameterSets;

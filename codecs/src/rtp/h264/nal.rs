@@ -42,12 +42,6 @@ pub fn is_recovery_point(nal: &[u8]) -> bool {
     NalType::of(nal) == NalType::SEI && nal.get(1) == Some(&6)
 }
 
-/// Is this frame, cut into RTP payloads, one that no other frame needs (`nal_ref_idc` 0: mostly a B-frame)? Aggregates
-/// and fragments carry the field in their first byte too (RFC 6184 §5.7, §5.8); its last payload has coded slice data.
-pub fn is_discardable(last_payload: &[u8]) -> bool {
-    last_payload.first().is_some_and(|b| b & 0x60 == 0)
-}
-
 /// What we read of a sequence parameter set (H.264 §7.3.2.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sps {

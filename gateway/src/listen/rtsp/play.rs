@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, BytesMut};
-use kerbside_codecs::media::MediumKind;
 use kerbside_codecs::rtp::{HEADER_BYTES, Header, rtcp};
 use kerbside_codecs::rtsp::{Session, Transport};
 use prometheus::IntCounterVec;
@@ -46,7 +45,8 @@ pub struct Play {
 
 struct Lane {
     clock_rate: u32,
-    kind: MediumKind,
+    /// The marker tells the last packet of a frame.
+    marks_end: bool,
     payload_type: u8,
     ssrc: u32,
     seq: u16,
@@ -77,7 +77,7 @@ impl Play {
             let pair = pairs.get(i).cloned().flatten();
             *lane = Some(Lane {
                 clock_rate: medium.clock_rate.max(1),
-                kind: medium.codec.kind(),
+                marks_end: medium.codec.marks_end(),
                 payload_type: track.payload_type,
                 ssrc: ssrcs.get(i).copied().unwrap_or_default(),
                 seq: rand::random(),
@@ -174,7 +174,7 @@ impl Play {
         }
         for (i, payload) in frame.payloads.iter().enumerate() {
             let header = Header {
-                marker: lane.kind == MediumKind::Video && i + 1 == count,
+                marker: lane.marks_end && i + 1 == count,
                 payload_type: lane.payload_type,
                 seq: lane.seq,
                 time: low(time),

@@ -108,6 +108,7 @@ fn an_event_of_our_own_is_tried_again_until_it_is_owned() {
             readers: 0,
             frames: 0,
             ring_bytes: 0,
+            b_frames: false,
         }]);
         assert!(picture.tell(lost).await.unwrap().raised.is_empty());
         picture.tell(Fact::Tick).await.unwrap();

@@ -348,6 +348,7 @@ fn status(phase: &'static str) -> Fact {
         readers: 2,
         frames: 1,
         ring_bytes: 1,
+        b_frames: false,
     }])
 }
 
@@ -359,7 +360,7 @@ fn streams_are_shown_and_their_loss_is_an_event() {
     assert_eq!(
         s.snapshot()["streams"],
         serde_json::json!([{"stream":"bc-01/main","device":"bc-01","phase":"live","protocol":"rtsp",
-            "codecs":["H264"],"readers":2}])
+            "codecs":["H264"],"readers":2,"b_frames":false}])
     );
     assert_eq!(
         s.tell(s.sos(Some("a"), None))[0].event.streams,
