@@ -5,6 +5,8 @@
 mod config;
 mod depacketize;
 mod packetize;
+#[cfg(test)]
+pub(super) mod tests;
 
 pub use config::{AudioConfig, Packing};
 pub use depacketize::AacDepacketizer;

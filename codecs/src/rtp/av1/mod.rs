@@ -5,6 +5,8 @@
 mod depacketize;
 mod obu;
 mod packetize;
+#[cfg(test)]
+pub(super) mod tests;
 
 pub use depacketize::Av1Depacketizer;
 pub use obu::{ObuType, Sequence, is_key_frame};

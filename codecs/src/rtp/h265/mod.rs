@@ -4,6 +4,8 @@ mod depacketize;
 mod nal;
 mod packetize;
 mod parameters;
+#[cfg(test)]
+pub(super) mod tests;
 
 pub use depacketize::H265Depacketizer;
 pub use nal::{NalType, Sps, starts_picture};
