@@ -321,6 +321,7 @@ pub(super) mod tests {
     use super::super::offer;
     use super::super::offer::tests::CHROMIUM;
     use super::*;
+    use bytes::Bytes;
 
     pub fn h264(sps: &'static [u8]) -> Medium {
         Medium {
@@ -372,6 +373,100 @@ pub(super) mod tests {
         let sending = offer::parse(&vp8.replace("recvonly", "sendonly")).unwrap();
         let plan = publish(&sending).unwrap();
         assert_eq!(plan.media.len(), 1, "audio can still be carried");
+    }
+
+    /// Chromium's offer with another video format in the place of VP8.
+    fn with(rtpmap: &str) -> Offer {
+        let text = CHROMIUM.replace("a=rtpmap:96 VP8/90000", &format!("a=rtpmap:96 {rtpmap}"));
+        offer::parse(&text).unwrap()
+    }
+
+    fn h265() -> Medium {
+        // Main, 640×360.
+        let sps = b"\x42\x01\x01\x01\x60\x00\x00\x03\x00\x90\x00\x00\x03\x00\x00\x03\x00\x3f\xa0\x05\x02\x01\x71\xf2\xe5\x95";
+        Medium {
+            codec: Codec::H265 {
+                vps: Bytes::new(),
+                sps: Bytes::from_static(sps),
+                pps: Bytes::new(),
+            },
+            clock_rate: 90_000,
+        }
+    }
+
+    fn av1(profile: u8) -> Medium {
+        Medium {
+            codec: Codec::Av1 {
+                profile,
+                level_idx: 8,
+                tier: 0,
+            },
+            clock_rate: 90_000,
+        }
+    }
+
+    fn aac() -> Medium {
+        let fmtp = "mode=AAC-hbr;config=1190;sizelength=13;indexlength=3;indexdeltalength=3";
+        carried_medium("mpeg4-generic", Some(48_000), 2, fmtp).unwrap()
+    }
+
+    #[test]
+    fn a_decoder_that_does_not_know_the_profile_is_none() {
+        let takes =
+            |rtpmap: &str, medium: &Medium| play(&with(rtpmap), std::slice::from_ref(medium));
+        let none = takes("VP8/90000", &h265()).unwrap_err();
+        assert!(
+            none.starts_with("the stream carries H265 (profile-id 1); the offer takes "),
+            "{none}"
+        );
+        assert!(none.contains("H264 (profile-level-id 42e01f)"), "{none}");
+        assert!(takes("H265/90000", &h265()).is_ok());
+        assert!(
+            takes("H265/90000\r\na=fmtp:96 profile-id=2", &h265()).is_ok(),
+            "Main 10 takes Main"
+        );
+        assert!(takes("H265/90000\r\na=fmtp:96 profile-id=4", &h265()).is_err());
+        assert!(takes("AV1/90000", &av1(0)).is_ok());
+        assert!(takes("AV1/90000", &av1(1)).is_err());
+        assert!(takes("AV1/90000\r\na=fmtp:96 profile=1", &av1(1)).is_ok());
+        let high_10 = h264(&[0x67, 110, 0, 31]);
+        let none = takes("VP8/90000", &high_10).unwrap_err();
+        assert!(none.contains("H264 (profile-level-id 6e001f)"), "{none}");
+        let named = "H264/90000\r\na=fmtp:96 packetization-mode=1;profile-level-id=6e001f";
+        assert!(takes(named, &high_10).is_ok());
+    }
+
+    #[test]
+    fn sound_alone_is_for_those_who_asked_for_no_picture() {
+        let both = [h265(), opus()];
+        assert!(play(&with("VP8/90000"), &both).is_err());
+        let text = CHROMIUM.replace("m=video 9", "m=video 0");
+        let plan = play(&offer::parse(&text).unwrap(), &both).unwrap();
+        assert_eq!(plan.media.len(), 1);
+        assert_eq!(plan.media[0].codec, opus());
+        // AAC is for RTSP: the picture comes alone.
+        let plan = play(&with("VP8/90000"), &[h264(&[]), aac()]).unwrap();
+        assert_eq!(plan.media.len(), 1);
+        let e = play(&with("VP8/90000"), &[aac()]).unwrap_err();
+        assert!(e.contains("carries AAC"), "{e}");
+    }
+
+    #[test]
+    fn a_publisher_gets_what_most_viewers_take() {
+        let chosen = |rtpmap: &str, without: &str| {
+            let text = CHROMIUM
+                .replace("a=rtpmap:96 VP8/90000", &format!("a=rtpmap:96 {rtpmap}"))
+                .replace("H264", without)
+                .replace("recvonly", "sendonly");
+            publish(&offer::parse(&text).unwrap()).unwrap().media[0]
+                .codec
+                .codec
+                .name()
+        };
+        assert_eq!(chosen("AV1/90000", "H264"), "H264");
+        assert_eq!(chosen("AV1/90000", "VP9"), "AV1");
+        assert_eq!(chosen("H265/90000", "VP9"), "H265");
+        assert_eq!(chosen("mpeg4-generic/90000", "VP9"), "opus");
     }
 
     #[test]

@@ -42,11 +42,13 @@ async fn decode(url: &str, transport: &str, seconds: &str) -> String {
     let said = tools::run(Duration::from_secs(60), "ffmpeg", &words)
         .await
         .succeeded();
-    assert!(
-        said.err.trim().is_empty(),
-        "ffmpeg complains over {transport}: {}",
-        said.err
-    );
+    // The muxer's complaint is not the decoder's: what is replayed at the join is squeezed into milliseconds, in the
+    // order of decoding.
+    let complaint = said
+        .err
+        .lines()
+        .find(|l| !l.contains("non monotonically") && !l.contains("Last message repeated"));
+    assert_eq!(complaint, None, "ffmpeg complains over {transport}");
     said.out
 }
 
