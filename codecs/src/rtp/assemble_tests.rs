@@ -326,7 +326,7 @@ fn h265_changes_its_resolution_in_mid_stream() {
     let sets = [vps.clone(), sps, pps.clone()];
     assert_eq!(
         h265_nals(&frames[0].payloads),
-        [&sets[..], &[idr.clone()]].concat(),
+        [&sets[..], std::slice::from_ref(&idr)].concat(),
         "those of the SDP"
     );
     assert_eq!(a.medium_changed(), None);

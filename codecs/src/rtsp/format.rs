@@ -207,7 +207,7 @@ fn sprop(value: Option<&str>) -> Vec<Bytes> {
 
 fn unhex(text: &str) -> Option<Bytes> {
     let text = text.trim().trim_matches('"');
-    if text.is_empty() || text.len() % 2 != 0 || text.len() > 128 || !text.is_ascii() {
+    if text.is_empty() || !text.len().is_multiple_of(2) || text.len() > 128 || !text.is_ascii() {
         return None;
     }
     (0..text.len())

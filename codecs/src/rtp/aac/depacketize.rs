@@ -11,6 +11,9 @@ pub const AU_BYTES_MAX: usize = 8191;
 /// More access units than this in one packet are refused.
 const AUS_MAX: usize = 64;
 
+/// Index (counted from the packet's first) and size of access units.
+type Announced = Vec<(u64, usize)>;
+
 /// Puts packets together. Feed it in order.
 #[derive(Debug)]
 pub struct AacDepacketizer {
@@ -74,8 +77,8 @@ impl AacDepacketizer {
         }
     }
 
-    /// Index (counted from the packet's first access unit) and size of each access unit, and the bytes behind them.
-    fn headers<'a>(&self, payload: &'a [u8]) -> Result<(Vec<(u64, usize)>, &'a [u8]), Fault> {
+    /// What the AU headers announce, and the bytes behind them.
+    fn headers<'a>(&self, payload: &'a [u8]) -> Result<(Announced, &'a [u8]), Fault> {
         let (bits, rest) = payload.split_first_chunk::<2>().ok_or(Fault::Malformed)?;
         let bits = u32::from(u16::from_be_bytes(*bits));
         let bytes = bits.div_ceil(8) as usize;
