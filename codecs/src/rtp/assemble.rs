@@ -141,6 +141,11 @@ impl Assembler {
         &self.medium
     }
 
+    /// Does the video come in another order than it is shown (B-frames)? As seen in its newest frames.
+    pub fn b_frames(&self) -> bool {
+        self.shown.has_b_frames()
+    }
+
     /// Was a video frame lost or damaged since the last call? Then a key frame heals the picture.
     pub fn key_frame_due(&mut self) -> bool {
         std::mem::take(&mut self.key_frame_due)
@@ -154,11 +159,6 @@ impl Assembler {
             clock_jumps: self.timeline.jumps(),
             ..self.stats.clone()
         }
-    }
-
-    /// Does the video come in another order than it is shown (B-frames)? As seen in its newest frames.
-    pub fn b_frames(&self) -> bool {
-        self.shown.has_b_frames()
     }
 
     fn follow_another_source(&mut self) {
