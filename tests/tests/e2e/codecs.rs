@@ -20,6 +20,9 @@ async fn street() -> (Gateway, Feed) {
 const PICTURE: &str = "-re -f lavfi -i testsrc=size=320x180:rate=15";
 const SOUND: &str = "-f lavfi -i sine=frequency=440:sample_rate=48000";
 const H265: &str = "-c:v libx265 -preset ultrafast -tune zerolatency -x265-params keyint=15:log-level=none -pix_fmt yuv420p";
+/// Access units of more than one packet.
+const NOISE: &str = "-f lavfi -i aevalsrc=random(0)|random(1)|random(2)|random(3)|random(4)|random(5):c=5.1:s=48000";
+const AAC_SURROUND: &str = "-c:a aac -ac 6 -b:a 900k";
 const AAC: &str = "-c:a aac -ac 2 -b:a 96k";
 const B_FRAMES: &str = "-c:v libx264 -preset veryfast -bf 2 -g 15 -pix_fmt yuv420p";
 
@@ -82,8 +85,11 @@ async fn h265_and_aac_pass_over_tcp_and_udp() {
         return;
     }
     let (gateway, mut feed) = street().await;
-    for transport in ["tcp", "udp"] {
-        let _publisher = push(&gateway, transport, transport, &[PICTURE, SOUND, H265, AAC]);
+    for (transport, sound, aac, heard) in [
+        ("tcp", SOUND, AAC, "aac,48000,2"),
+        ("udp", NOISE, AAC_SURROUND, "aac,48000,6"),
+    ] {
+        let _publisher = push(&gateway, transport, transport, &[PICTURE, sound, H265, aac]);
         let stream = format!("bc-01/{transport}");
         feed.until_phase(LIMIT, &stream, "live").await;
         assert_eq!(
@@ -98,7 +104,7 @@ async fn h265_and_aac_pass_over_tcp_and_udp() {
             "-show_entries stream=codec_name,width,sample_rate,channels",
         )
         .await;
-        assert_eq!(media, ["hevc,320", "aac,48000,2"], "{media:?}");
+        assert_eq!(media, ["hevc,320", heard], "{media:?}");
         tokio::join!(
             gst(&url, "rtph265depay", "h265parse ! avdec_h265", 30),
             gst(&url, "rtpmp4gdepay", "aacparse ! avdec_aac", 60),
