@@ -2,8 +2,12 @@
 //!
 //! Here: the values that publishers and readers exchange. Not here: how they are stored (gateway `stream`).
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use serde::Serialize;
+
+use crate::rtp::aac::Packing;
 
 /// One component of a media stream, as an `m=` line of an SDP (RFC 8866 §5.14).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,30 +29,62 @@ pub enum MediumKind {
 pub enum Codec {
     /// RFC 6184. Parameter sets are NAL units without start code; empty until known.
     H264 { sps: Bytes, pps: Bytes },
+    /// RFC 7798. Parameter sets as for H.264.
+    H265 { vps: Bytes, sps: Bytes, pps: Bytes },
+    /// AV1 payload format 1.0; as its sequence header says, or the SDP.
+    Av1 {
+        profile: u8,
+        level_idx: u8,
+        tier: u8,
+    },
     /// RFC 7587; clock 48,000.
     Opus { channels: u8 },
     /// G.711 A-law, RFC 3551; clock 8,000.
     Pcma,
     /// G.711 µ-law, RFC 3551; clock 8,000.
     Pcmu,
+    /// RFC 3640 (mpeg4-generic); never for WebRTC.
+    Aac {
+        /// AudioSpecificConfig (ISO/IEC 14496-3).
+        config: Bytes,
+        channels: u8,
+        /// How the publisher packs it; readers get AAC-hbr.
+        packing: Packing,
+    },
 }
 
 impl Codec {
     pub fn kind(&self) -> MediumKind {
         match self {
-            Self::H264 { .. } => MediumKind::Video,
-            Self::Opus { .. } | Self::Pcma | Self::Pcmu => MediumKind::Audio,
+            Self::H264 { .. } | Self::H265 { .. } | Self::Av1 { .. } => MediumKind::Video,
+            Self::Opus { .. } | Self::Pcma | Self::Pcmu | Self::Aac { .. } => MediumKind::Audio,
         }
     }
 
     /// The encoding name of `a=rtpmap` (RFC 8866 §6.6).
     pub fn encoding_name(&self) -> &'static str {
         match self {
+            Self::Aac { .. } => "mpeg4-generic",
+            _ => self.name(),
+        }
+    }
+
+    /// For people: `H264`, `H265`, `AV1`, `opus`, `PCMA`, `PCMU`, `AAC`.
+    pub fn name(&self) -> &'static str {
+        match self {
             Self::H264 { .. } => "H264",
+            Self::H265 { .. } => "H265",
+            Self::Av1 { .. } => "AV1",
             Self::Opus { .. } => "opus",
             Self::Pcma => "PCMA",
             Self::Pcmu => "PCMU",
+            Self::Aac { .. } => "AAC",
         }
+    }
+
+    /// Does the marker bit of RTP tell the last packet of a frame (video; RFC 3640 §3.1)?
+    pub fn marks_end(&self) -> bool {
+        self.kind() == MediumKind::Video || matches!(self, Self::Aac { .. })
     }
 }
 
@@ -66,7 +102,10 @@ pub struct Captured {
 pub struct Payloads {
     data: Bytes,
     ends: Box<[u32]>,
+    steps_back: bool,
 }
+
+static NOTHING: LazyLock<Payloads> = LazyLock::new(Payloads::default);
 
 impl Payloads {
     /// `ends[i]` is the offset behind payload `i` in `data`; the last one must be `data.len()`.
@@ -75,6 +114,7 @@ impl Payloads {
         Self {
             data,
             ends: ends.into_boxed_slice(),
+            steps_back: false,
         }
     }
 
@@ -84,7 +124,22 @@ impl Payloads {
         Self {
             data,
             ends: Box::new([end]),
+            steps_back: false,
         }
+    }
+
+    /// Marks a frame that is shown before one that came earlier.
+    pub(crate) fn that_steps_back(self) -> Self {
+        Self {
+            steps_back: true,
+            ..self
+        }
+    }
+
+    /// The payloads for a viewer whose decoder shows pictures in the order they come (WebRTC; `rtp::shown`). Empty for
+    /// a frame that such a viewer does not get.
+    pub fn in_order(&self) -> &Payloads {
+        if self.steps_back { &NOTHING } else { self }
     }
 
     pub fn len(&self) -> usize {

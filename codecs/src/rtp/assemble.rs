@@ -5,14 +5,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use super::PAYLOAD_BYTES_MAX;
-use super::h264::{AccessUnit, Fault, H264Depacketizer, NalType, ParameterSets, packetize_h264};
+use super::format::{Cut, Format};
 use super::packet::Packet;
 use super::reorder::{Ordered, Reorder, Window};
+use super::shown::ShownOrder;
 use super::time::Timeline;
-use crate::media::{Codec, Medium, Payloads};
+use crate::media::{Medium, MediumKind, Payloads};
 
 /// Packets of another SSRC are strangers until the one we follow was silent for this long.
 const SSRC_SILENCE: Duration = Duration::from_millis(500);
@@ -44,18 +42,6 @@ pub struct Stats {
     pub dropped: HashMap<&'static str, u64>,
 }
 
-#[derive(Debug)]
-enum Format {
-    H264 {
-        depacketizer: H264Depacketizer,
-        sets: ParameterSets,
-    },
-    /// One packet is one frame.
-    Opus,
-    /// One byte is one tick; frames may be cut anywhere.
-    G711,
-}
-
 /// Turns packets of one medium into frames.
 #[derive(Debug)]
 pub struct Assembler {
@@ -64,6 +50,7 @@ pub struct Assembler {
     window: Window,
     reorder: Reorder,
     timeline: Timeline,
+    shown: ShownOrder,
     /// The source we follow and when it was heard last.
     source: Option<(u32, Instant)>,
     changed: bool,
@@ -80,20 +67,13 @@ impl Assembler {
     }
 
     pub fn with_window(medium: &Medium, window: Window) -> Self {
-        let format = match &medium.codec {
-            Codec::H264 { sps, pps } => Format::H264 {
-                depacketizer: H264Depacketizer::default(),
-                sets: ParameterSets::new(sps, pps),
-            },
-            Codec::Opus { .. } => Format::Opus,
-            Codec::Pcma | Codec::Pcmu => Format::G711,
-        };
         Self {
             medium: medium.clone(),
-            format,
+            format: Format::new(medium),
             window,
             reorder: Reorder::new(window),
             timeline: Timeline::new(medium.clock_rate, None),
+            shown: ShownOrder::default(),
             source: None,
             changed: false,
             key_frame_due: false,
@@ -161,6 +141,11 @@ impl Assembler {
         &self.medium
     }
 
+    /// Does the video come in another order than it is shown (B-frames)? As seen in its newest frames.
+    pub fn b_frames(&self) -> bool {
+        self.shown.has_b_frames()
+    }
+
     /// Was a video frame lost or damaged since the last call? Then a key frame heals the picture.
     pub fn key_frame_due(&mut self) -> bool {
         std::mem::take(&mut self.key_frame_due)
@@ -190,9 +175,7 @@ impl Assembler {
         {
             *sum += n;
         }
-        if let Format::H264 { depacketizer, .. } = &mut self.format {
-            *depacketizer = H264Depacketizer::default();
-        }
+        self.format.restart();
     }
 
     fn take(&mut self, ordered: &Ordered, out: &mut Vec<Assembled>) {
@@ -203,91 +186,47 @@ impl Assembler {
             return;
         }
         let time = self.timeline.apply(header.time, ordered.arrived);
-        let arrived = ordered.arrived;
-        match &mut self.format {
-            Format::H264 { depacketizer, .. } => {
-                self.key_frame_due |= lost;
-                let completed = depacketizer.push(payload, time, header.marker, lost);
-                for unit in completed.into_iter().flatten() {
-                    match unit {
-                        Ok(unit) => self.unit(unit, arrived, out),
-                        Err(fault) => {
-                            self.key_frame_due = true;
-                            self.drop_frame(fault.name());
-                        }
-                    }
-                }
-            }
-            Format::Opus => {
-                if payload.len() > PAYLOAD_BYTES_MAX {
-                    self.drop_frame(Fault::TooLarge.name());
-                } else if !payload.is_empty() {
-                    out.push(audio(time, arrived, payload));
-                }
-            }
-            Format::G711 => {
-                let mut at = time;
-                for part in payload.chunks(PAYLOAD_BYTES_MAX) {
-                    out.push(audio(at, arrived, part));
-                    at += part.len() as u64;
+        let is_video = self.medium.codec.kind() == MediumKind::Video;
+        self.key_frame_due |= lost && is_video;
+        let mut cuts = Vec::new();
+        self.format
+            .push(payload, time, header.marker, lost, &mut cuts);
+        for cut in cuts {
+            match cut {
+                Ok(cut) => out.push(self.frame(cut, ordered.arrived)),
+                Err(reason) => {
+                    self.key_frame_due |= is_video;
+                    self.drop_frame(reason);
                 }
             }
         }
-    }
-
-    fn unit(&mut self, unit: AccessUnit, arrived: Instant, out: &mut Vec<Assembled>) {
-        let Format::H264 { sets, .. } = &mut self.format else {
-            return;
-        };
-        let mut learned = false;
-        for nal in &unit.nals {
-            learned |= sets.learn(nal);
-        }
-        if learned {
-            let (sps, pps) = sets.first();
-            let codec = Codec::H264 { sps, pps };
+        if let Some(codec) = self.format.learned() {
             self.changed |= codec != self.medium.codec;
             self.medium.codec = codec;
         }
-        if !unit.nals.iter().any(|n| NalType::of(n).is_vcl()) {
-            return;
-        }
-        if !unit.key {
-            out.push(Assembled {
-                key: false,
-                time: unit.time,
-                arrived,
-                payloads: packetize_h264(&unit.nals, PAYLOAD_BYTES_MAX),
-            });
-            return;
-        }
-        if !sets.is_complete() {
-            self.drop_frame("no_parameter_sets");
-            return;
-        }
-        let is_set = |n: &Bytes| matches!(NalType::of(n), NalType::SPS | NalType::PPS);
-        let mut nals: Vec<Bytes> = sets.iter().cloned().collect();
-        nals.extend(unit.nals.into_iter().filter(|n| !is_set(n)));
-        out.push(Assembled {
-            key: true,
-            time: unit.time,
+    }
+
+    fn frame(&mut self, cut: Cut, arrived: Instant) -> Assembled {
+        let Cut {
+            key,
+            time,
+            payloads,
+        } = cut;
+        let codec = &self.medium.codec;
+        let payloads = match codec.kind() {
+            MediumKind::Video => self.shown.frame(codec, time, payloads),
+            MediumKind::Audio => payloads,
+        };
+        Assembled {
+            key,
+            time,
             arrived,
-            payloads: packetize_h264(&nals, PAYLOAD_BYTES_MAX),
-        });
+            payloads,
+        }
     }
 
     fn drop_frame(&mut self, reason: &'static str) {
         *self.stats.dropped.entry(reason).or_default() += 1;
-    }
-}
-
-fn audio(time: u64, arrived: Instant, payload: &[u8]) -> Assembled {
-    Assembled {
-        key: true,
-        time,
-        arrived,
-        // A copy: a slice would keep the whole receive buffer alive in the ring.
-        payloads: Payloads::single(Bytes::copy_from_slice(payload)),
     }
 }
 

@@ -1,5 +1,11 @@
+use super::super::PAYLOAD_BYTES_MAX;
+use super::super::aac::{Packing, packetize_aac};
+use super::super::h264::{Fault, H264Depacketizer, packetize_h264};
 use super::super::packet::Header;
+use super::super::{av1, h265};
 use super::*;
+use crate::media::Codec;
+use bytes::Bytes;
 use proptest::prelude::*;
 
 const SPS: &[u8] = &[0x67, 66, 0, 30, 0x80, 1];
@@ -29,7 +35,10 @@ struct Sender {
 
 impl Sender {
     fn packets(&mut self, nals: &[Bytes], time: u32) -> Vec<Packet> {
-        let payloads = packetize_h264(nals, 300);
+        self.payloads(&packetize_h264(nals, 300), time)
+    }
+
+    fn payloads(&mut self, payloads: &Payloads, time: u32) -> Vec<Packet> {
         let count = payloads.len();
         (0..count)
             .map(|i| {
@@ -259,6 +268,164 @@ fn g711_is_cut_and_keeps_its_time() {
     assert_eq!(frames[1].payloads.bytes(), 300);
 }
 
+#[test]
+fn b_frames_step_back_without_a_jump() {
+    let mut a = Assembler::new(&video());
+    let mut s = sender();
+    // I P B B P B B …, three frames from one P to the next.
+    let order = [0u32, 3, 1, 2, 6, 4, 5, 9, 7, 8];
+    let mut frames = Vec::new();
+    for shown in order {
+        let kind = if shown == 0 { 5 } else { 1 };
+        let packets = s.packets(&[slice(kind, true, 400)], 90_000 + shown * 3000);
+        frames.extend(push_all(&mut a, packets));
+    }
+    let times: Vec<u64> = frames.iter().map(|f| f.time - frames[0].time).collect();
+    assert_eq!(times, order.map(|o| u64::from(o) * 3000), "as they came");
+    assert!(a.b_frames());
+    assert_eq!(a.stats().clock_jumps, 0);
+    let browser = frames.iter().filter(|f| !f.payloads.in_order().is_empty());
+    assert_eq!(browser.count(), 4, "I and three P");
+}
+
+fn h265() -> Medium {
+    let [vps, sps, pps] =
+        [h265::tests::VPS, h265::tests::SPS, h265::tests::PPS].map(Bytes::from_static);
+    Medium {
+        codec: Codec::H265 { vps, sps, pps },
+        clock_rate: 90_000,
+    }
+}
+
+fn h265_nals(payloads: &Payloads) -> Vec<Bytes> {
+    let mut d = h265::H265Depacketizer::default();
+    let last = payloads.len() - 1;
+    (0..payloads.len())
+        .flat_map(|i| d.push(&payloads.get(i).unwrap(), 0, i == last, false))
+        .flatten()
+        .flat_map(|u| u.unwrap().nals)
+        .collect()
+}
+
+#[test]
+fn h265_changes_its_resolution_in_mid_stream() {
+    use h265::tests::{PPS, SPS, SPS_MAIN_10, VPS, slice};
+    use h265::{NalType, packetize_h265};
+    let [vps, sps, pps, new] = [VPS, SPS, PPS, SPS_MAIN_10].map(Bytes::from_static);
+    let mut a = Assembler::new(&h265());
+    let mut s = sender();
+    let (idr, cra) = (
+        slice(NalType::IDR_W_RADL, true, 3000),
+        slice(NalType::CRA, true, 900),
+    );
+    let mut send = |a: &mut Assembler, nals: &[Bytes], time| {
+        push_all(a, s.payloads(&packetize_h265(nals, 300), time))
+    };
+    let frames = send(&mut a, std::slice::from_ref(&idr), 0);
+    assert!(frames[0].key);
+    let sets = [vps.clone(), sps, pps.clone()];
+    assert_eq!(
+        h265_nals(&frames[0].payloads),
+        [&sets[..], std::slice::from_ref(&idr)].concat(),
+        "those of the SDP"
+    );
+    assert_eq!(a.medium_changed(), None);
+    assert!(!send(&mut a, &[slice(NalType::TRAIL_R, true, 90)], 3000)[0].key);
+    // The new set comes alone and in front of a key frame of the old kind.
+    assert!(send(&mut a, std::slice::from_ref(&new), 6000).is_empty());
+    let frames = send(&mut a, std::slice::from_ref(&cra), 9000);
+    assert!(frames[0].key);
+    assert_eq!(
+        h265_nals(&frames[0].payloads),
+        [vps, new.clone(), pps, cra],
+        "the changed ones"
+    );
+    let changed = a.medium_changed().map(|m| m.codec);
+    assert!(matches!(changed, Some(Codec::H265 { sps, .. }) if sps == new));
+    let none = Medium {
+        codec: Codec::H265 {
+            vps: Bytes::new(),
+            sps: Bytes::new(),
+            pps: Bytes::new(),
+        },
+        clock_rate: 90_000,
+    };
+    let mut a = Assembler::new(&none);
+    assert!(push_all(&mut a, sender().payloads(&packetize_h265(&[idr], 300), 0)).is_empty());
+    assert_eq!(a.stats().dropped.get("no_parameter_sets"), Some(&1));
+}
+
+#[test]
+fn av1_key_frames_carry_the_sequence_header() {
+    use av1::tests::{SVT, frame};
+    let mut a = Assembler::new(&Medium {
+        codec: Codec::Av1 {
+            profile: 1,
+            level_idx: 5,
+            tier: 0,
+        },
+        clock_rate: 90_000,
+    });
+    let mut s = sender();
+    let mut send = |a: &mut Assembler, obus: &[Bytes], time| {
+        push_all(a, s.payloads(&av1::packetize_av1(obus, false, 300), time))
+    };
+    assert!(send(&mut a, &[frame(true, 900)], 0).is_empty());
+    assert_eq!(a.stats().dropped.get("no_parameter_sets"), Some(&1));
+    let header = Bytes::from_static(SVT);
+    let frames = send(&mut a, &[header.clone(), frame(true, 900)], 3000);
+    assert!(frames[0].key);
+    let codec = a.medium_changed().map(|m| m.codec);
+    let main = Codec::Av1 {
+        profile: 0,
+        level_idx: 1,
+        tier: 0,
+    };
+    assert_eq!(codec, Some(main));
+    assert!(!send(&mut a, &[frame(false, 900)], 6000)[0].key);
+    assert!(
+        !send(&mut a, &[header.clone(), frame(false, 9)], 9000)[0].key,
+        "a header may be repeated anywhere"
+    );
+    let frames = send(&mut a, &[frame(true, 900)], 12_000);
+    assert!(frames[0].key);
+    let mut d = av1::Av1Depacketizer::default();
+    let [_, unit] = d.push(&frames[0].payloads.get(0).unwrap(), 0, true, false);
+    assert_eq!(unit.unwrap().unwrap().nals, [header, frame(true, 900)]);
+}
+
+fn aac() -> Medium {
+    Medium {
+        codec: Codec::Aac {
+            config: Bytes::from_static(&[0x11, 0x90]),
+            channels: 2,
+            packing: Packing::HBR,
+        },
+        clock_rate: 48_000,
+    }
+}
+
+#[test]
+fn aac_becomes_a_frame_for_each_access_unit() {
+    let mut a = Assembler::new(&aac());
+    let mut s = sender();
+    let two = Bytes::from_static(&[0, 32, 0, 3 << 3, 0, 2 << 3, 1, 2, 3, 4, 5]);
+    let frames = push_all(&mut a, s.payloads(&Payloads::single(two), 500));
+    assert_eq!(frames.len(), 2);
+    assert_eq!(frames[1].time - frames[0].time, 1024);
+    let one: Vec<_> = frames[1].payloads.iter().collect();
+    assert_eq!(one, [[0, 16, 0, 2 << 3, 4, 5]]);
+    let large = packetize_aac(&[7; 5000], 1400).unwrap();
+    let frames = push_all(&mut a, s.payloads(&large, 2548));
+    assert_eq!((frames.len(), frames[0].payloads.len()), (1, 5));
+    assert!(
+        frames[0]
+            .payloads
+            .iter()
+            .all(|p| p.len() <= PAYLOAD_BYTES_MAX)
+    );
+}
+
 fn nal_strategy() -> impl Strategy<Value = Bytes> {
     (0usize..4000).prop_map(|size| slice(1, false, size))
 }
@@ -277,8 +444,13 @@ proptest! {
     }
 
     #[test]
-    fn any_payloads(packets in prop::collection::vec((any::<Vec<u8>>(), 0u32..4, any::<bool>(), 0u16..8), 0..60)) {
-        let mut a = Assembler::new(&video());
+    fn any_payloads(
+        packets in prop::collection::vec((any::<Vec<u8>>(), 0u32..4, any::<bool>(), 0u16..8), 0..60),
+        codec in 0usize..4,
+    ) {
+        let av1 = Codec::Av1 { profile: 0, level_idx: 0, tier: 0 };
+        let av1 = Medium { codec: av1, clock_rate: 90_000 };
+        let mut a = Assembler::new(&[video(), h265(), av1, aac()][codec]);
         let t = Instant::now();
         for (i, (payload, time, marker, skip)) in packets.into_iter().enumerate() {
             let seq = (i as u16).wrapping_mul(2).wrapping_add(skip);

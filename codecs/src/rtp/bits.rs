@@ -1,10 +1,12 @@
-//! Bits of an RBSP (H.264 §7.3.1): emulation prevention bytes skipped, Exp-Golomb numbers.
+//! Bits, most significant first: of an RBSP (H.264 §7.3.1) with its emulation prevention bytes skipped, or of plain
+//! bytes; Exp-Golomb numbers.
 
 pub struct Bits<'a> {
     data: &'a [u8],
     byte: usize,
     bit: u8,
     zeros: u8,
+    emulation: bool,
 }
 
 impl<'a> Bits<'a> {
@@ -15,11 +17,24 @@ impl<'a> Bits<'a> {
             byte: 0,
             bit: 0,
             zeros: 0,
+            emulation: true,
+        }
+    }
+
+    /// Without emulation prevention.
+    pub fn plain(data: &'a [u8]) -> Self {
+        Self {
+            emulation: false,
+            ..Self::new(data)
         }
     }
 
     pub fn bit(&mut self) -> Option<u32> {
-        if self.bit == 0 && self.zeros >= 2 && self.data.get(self.byte) == Some(&3) {
+        if self.emulation
+            && self.bit == 0
+            && self.zeros >= 2
+            && self.data.get(self.byte) == Some(&3)
+        {
             self.byte += 1;
             self.zeros = 0;
         }
@@ -77,6 +92,7 @@ mod tests {
         let mut b = Bits::new(&[0, 0, 3, 1]);
         assert_eq!(b.bits(24), Some(1));
         assert_eq!(b.bit(), None);
+        assert_eq!(Bits::plain(&[0, 0, 3, 1]).bits(32), Some(0x301));
         let mut b = Bits::new(&[0b0100_1100]);
         assert_eq!((b.se(), b.se()), (Some(1), Some(-1)));
     }

@@ -3,6 +3,7 @@
 //! Here: bytes to requests, requests to what they ask for, and the answers. Not here: who may do it, sockets, clocks.
 
 pub mod digest;
+pub mod format;
 mod framing;
 mod message;
 mod sdp;

@@ -1,24 +1,12 @@
 //! SDP (RFC 8866) of streams: what a publisher announces, what we describe to readers.
 
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use bytes::Bytes;
 use sdp_types::{Attribute, Media, Origin, Session};
 
+use super::format;
 use crate::media::{Codec, Medium, MediumKind};
-use crate::rtp::h264::NalType;
 
 /// More media than that in one stream are refused.
 pub const MEDIA_MAX: usize = 8;
-
-/// Cameras leave the padding away, or the bits behind it dirty.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
 
 /// One `m=` line of an announced SDP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +32,7 @@ pub enum BadSdp {
     Syntax(String),
     #[error("the SDP has {0} media; 1 to {MEDIA_MAX} are taken")]
     Count(usize),
-    #[error("none of the media can be carried ({0}); H264, opus, PCMA and PCMU can")]
+    #[error("none of the media can be carried ({0}); {carried} can", carried = format::CARRIED)]
     NothingCarried(String),
 }
 
@@ -151,55 +139,9 @@ fn read(m: &Media, payload_type: u8) -> (String, Option<Medium>) {
     let clock_rate: Option<u32> = parts.next().and_then(|r| r.parse().ok());
     let channels: u8 = parts.next().and_then(|c| c.parse().ok()).unwrap_or(1);
     let fmtp = of_type(m, "fmtp", payload_type).unwrap_or_default();
-    let parameter = |wanted: &str| {
-        fmtp.split(';')
-            .filter_map(|p| p.trim().split_once('='))
-            .find(|(n, _)| n.trim().eq_ignore_ascii_case(wanted))
-            .map(|(_, v)| v.trim())
-    };
-    let codec = match name.to_ascii_uppercase().as_str() {
-        "H264" if parameter("packetization-mode").is_none_or(|mode| mode != "2") => {
-            let (sps, pps) = sprop(parameter("sprop-parameter-sets").unwrap_or_default());
-            (clock_rate.is_none_or(|r| r == 90_000)).then_some((Codec::H264 { sps, pps }, 90_000))
-        }
-        "OPUS" => {
-            let stereo = parameter("sprop-stereo") == Some("1") || channels == 2;
-            (clock_rate.is_none_or(|r| r == 48_000)).then_some((
-                Codec::Opus {
-                    channels: 1 + u8::from(stereo),
-                },
-                48_000,
-            ))
-        }
-        "PCMA" if channels == 1 && clock_rate.is_none_or(|r| r == 8000) => {
-            Some((Codec::Pcma, 8000))
-        }
-        "PCMU" if channels == 1 && clock_rate.is_none_or(|r| r == 8000) => {
-            Some((Codec::Pcmu, 8000))
-        }
-        _ => None,
-    };
     let encoding: String = name.chars().filter(|c| !c.is_control()).take(32).collect();
-    (
-        encoding,
-        codec.map(|(codec, clock_rate)| Medium { codec, clock_rate }),
-    )
-}
-
-/// `sprop-parameter-sets` (RFC 6184 §8.1); what cannot be read is left to the in-band sets.
-fn sprop(value: &str) -> (Bytes, Bytes) {
-    let (mut sps, mut pps) = (Bytes::new(), Bytes::new());
-    for text in value.split(',').take(16) {
-        let Ok(nal) = BASE64.decode(text.trim()) else {
-            continue;
-        };
-        match NalType::of(&nal) {
-            NalType::SPS if sps.is_empty() => sps = nal.into(),
-            NalType::PPS if pps.is_empty() => pps = nal.into(),
-            _ => {}
-        }
-    }
-    (sps, pps)
+    let medium = format::medium(name, clock_rate, channels, fmtp);
+    (encoding, medium)
 }
 
 /// The payload type we send medium `index` with.
@@ -207,9 +149,7 @@ pub fn payload_type(index: usize, codec: &Codec) -> u8 {
     match codec {
         Codec::Pcmu => 0,
         Codec::Pcma => 8,
-        Codec::H264 { .. } | Codec::Opus { .. } => {
-            96 + u8::try_from(index.min(MEDIA_MAX)).unwrap_or(0)
-        }
+        _ => 96 + u8::try_from(index.min(MEDIA_MAX)).unwrap_or(0),
     }
 }
 
@@ -240,35 +180,9 @@ fn described(i: usize, medium: &Medium) -> Media {
         MediumKind::Audio => MediaType::Audio,
     };
     let mut m = Media::new(kind, 0, TransportProto::RtpAvp, pt);
-    let channels = if matches!(medium.codec, Codec::Opus { .. }) {
-        "/2"
-    } else {
-        ""
-    };
-    let name = medium.codec.encoding_name();
-    m.add_attribute_with_value(
-        "rtpmap",
-        format!("{pt} {name}/{}{channels}", medium.clock_rate),
-    );
-    match &medium.codec {
-        Codec::H264 { sps, pps } => {
-            let mut fmtp = format!("{pt} packetization-mode=1");
-            if let Some([_, profile, constraints, level, ..]) = sps.first_chunk::<4>() {
-                fmtp += &format!(";profile-level-id={profile:02X}{constraints:02X}{level:02X}");
-            }
-            if !sps.is_empty() && !pps.is_empty() {
-                fmtp += &format!(
-                    ";sprop-parameter-sets={},{}",
-                    BASE64.encode(sps),
-                    BASE64.encode(pps)
-                );
-            }
-            m.add_attribute_with_value("fmtp", fmtp);
-        }
-        Codec::Opus { channels: 2 } => {
-            m.add_attribute_with_value("fmtp", format!("{pt} sprop-stereo=1"));
-        }
-        Codec::Opus { .. } | Codec::Pcma | Codec::Pcmu => {}
+    m.add_attribute_with_value("rtpmap", format!("{pt} {}", format::rtpmap(medium)));
+    if let Some(fmtp) = format::fmtp(&medium.codec) {
+        m.add_attribute_with_value("fmtp", format!("{pt} {fmtp}"));
     }
     m.add_attribute_with_value("control", format!("trackID={i}"));
     m
@@ -277,6 +191,8 @@ fn described(i: usize, medium: &Medium) -> Media {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rtp::aac::Packing;
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     fn one(sdp: &str) -> OfferedMedium {
@@ -305,6 +221,30 @@ mod tests {
                 codec: Codec::Pcmu,
                 clock_rate: 8000,
             },
+            Medium {
+                codec: Codec::H265 {
+                    vps: Bytes::from_static(&[0x40, 1, 0x0c]),
+                    sps: Bytes::from_static(&[0x42, 1, 1]),
+                    pps: Bytes::from_static(&[0x44, 1, 0xc1]),
+                },
+                clock_rate: 90_000,
+            },
+            Medium {
+                codec: Codec::Av1 {
+                    profile: 0,
+                    level_idx: 8,
+                    tier: 1,
+                },
+                clock_rate: 90_000,
+            },
+            Medium {
+                codec: Codec::Aac {
+                    config: Bytes::from_static(&[0x12, 0x10]),
+                    channels: 2,
+                    packing: Packing::HBR,
+                },
+                clock_rate: 44_100,
+            },
         ];
         let sdp = describe("bc-01/main", &media);
         let offer = Offer::parse(&sdp).unwrap();
@@ -316,7 +256,7 @@ mod tests {
                 .iter()
                 .map(|m| m.payload_type)
                 .collect::<Vec<_>>(),
-            [96, 97, 8, 0]
+            [96, 97, 8, 0, 100, 101, 102]
         );
         let text = String::from_utf8(sdp).unwrap();
         assert!(text.contains("profile-level-id=640028"), "{text}");
@@ -326,7 +266,7 @@ mod tests {
     fn cameras_that_write_what_they_like() {
         // No version, broken origin and time lines, bare line feeds, lower case, no padding, static type unmapped.
         let m = one(
-            "o=x\nt=\ns=\nc=IN\nb=AS\nm=video 0 RTP/AVP 99 96\na=rtpmap:99 h265/90000\n\
+            "o=x\nt=\ns=\nc=IN\nb=AS\nm=video 0 RTP/AVP 99 96\na=rtpmap:99 jpeg2000/90000\n\
             a=rtpmap:96 h264/90000\na=fmtp:96 sprop-parameter-sets = Z0LAHtkA,aM48gA ; packetization-mode=1\n\
             a=control:rtsp://10.0.0.5/s/track1",
         );
@@ -360,16 +300,16 @@ mod tests {
     fn what_is_not_carried_is_named() {
         let sdp =
             b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\nm=audio 0 RTP/AVP 97\r\n\
-            a=rtpmap:97 MPEG4-GENERIC/44100/2\r\nm=audio 0 RTP/AVP 0\r\n";
+            a=rtpmap:97 MP4A-LATM/44100/2\r\nm=audio 0 RTP/AVP 0\r\n";
         let offer = Offer::parse(sdp).unwrap();
         assert_eq!(
             [0, 1, 2].map(|i| offer.stream_index(i)),
             [Some(0), None, Some(1)]
         );
-        assert_eq!(offer.media[1].encoding, "MPEG4-GENERIC");
+        assert_eq!(offer.media[1].encoding, "MP4A-LATM");
         assert_eq!(
-            Offer::parse(b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H265/90000\r\n"),
-            Err(BadSdp::NothingCarried("H265".into()))
+            Offer::parse(b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 VP9/90000\r\n"),
+            Err(BadSdp::NothingCarried("VP9".into()))
         );
         assert_eq!(Offer::parse(b"v=0\r\n"), Err(BadSdp::Count(0)));
         assert_eq!(

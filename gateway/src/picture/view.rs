@@ -99,6 +99,7 @@ struct StreamView<'a> {
     codecs: &'a [&'a str],
     readers: usize,
     health: Option<&'a str>,
+    b_frames: bool,
 }
 
 pub fn stream_change(s: &StreamStatus) -> Change {
@@ -113,6 +114,7 @@ pub fn stream_change(s: &StreamStatus) -> Change {
                 codecs: &s.codecs,
                 readers: s.readers,
                 health: s.health.map(|h| h.state.name()),
+                b_frames: s.b_frames,
             }),
             None,
         ),

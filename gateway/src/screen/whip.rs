@@ -206,6 +206,7 @@ fn refused(e: &OfferError) -> Response {
         OfferError::Forbidden => StatusCode::FORBIDDEN,
         OfferError::NotFound => StatusCode::NOT_FOUND,
         OfferError::Media(_) => StatusCode::NOT_ACCEPTABLE,
+        OfferError::NotCarried(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         OfferError::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
         OfferError::Timeout => StatusCode::GATEWAY_TIMEOUT,
     };

@@ -214,6 +214,8 @@ impl Ingress {
             let frames = self.media[index].assembler.poll(now);
             self.publish(index, frames)?;
         }
+        let b_frames = self.media.iter().any(|m| m.assembler.b_frames());
+        self.publisher.set_b_frames(b_frames);
         self.count();
         if self.publisher.is_superseded() {
             return Err(Superseded);
@@ -681,5 +683,55 @@ mod tests {
             says(&mut ingress, medium, time);
         }
         assert_eq!(send(&mut ingress, 1, 4, 70_480), first + 4000 + 480);
+    }
+
+    #[tokio::test]
+    async fn b_frames_are_stated_and_a_new_publisher_has_none() {
+        let streams = Streams::new(StreamsLimits::default());
+        let id = StreamId::parse("bc-01/main").unwrap();
+        let media = [Medium {
+            codec: Codec::H264 {
+                sps: Bytes::from_static(&[0x67, 77, 0, 31, 0x80]),
+                pps: Bytes::from_static(&[0x68, 0x80]),
+            },
+            clock_rate: 90_000,
+        }];
+        let publisher = streams.publish(&id, media.to_vec(), "test").unwrap();
+        let t = Instant::now();
+        let mut ingress = Ingress::new(publisher, "test", &media, Window::IN_ORDER, t);
+        let mut reader = streams.read(&id, Duration::ZERO).await.unwrap();
+        // I P B B P B: a player gets all, in the order of decoding.
+        let order = [
+            (0x65, 0u32),
+            (0x41, 3),
+            (0x01, 1),
+            (0x01, 2),
+            (0x41, 5),
+            (0x01, 4),
+        ];
+        let (mut times, mut browser) = (Vec::new(), 0);
+        for (seq, (nal, shown)) in (0..).zip(order) {
+            let header = Header {
+                marker: true,
+                payload_type: 96,
+                seq,
+                time: shown * 3000,
+                ssrc: 1,
+            };
+            let payload = Bytes::copy_from_slice(&[nal, 0x80, 7]);
+            ingress.packet(0, Packet { header, payload }, t).unwrap();
+            let Some(Item::Frame { frame, time }) = reader.poll() else {
+                panic!("a frame for each packet");
+            };
+            times.push(time);
+            browser += usize::from(!frame.payloads.in_order().is_empty());
+        }
+        assert!(times[2] < times[1] && times[5] < times[4], "{times:?}");
+        assert_eq!(browser, 3, "I and two P");
+        assert!(!streams.status()[0].b_frames);
+        ingress.tick(t).unwrap();
+        assert!(streams.status()[0].b_frames);
+        let _next = streams.publish(&id, media.to_vec(), "test").unwrap();
+        assert!(!streams.status()[0].b_frames);
     }
 }

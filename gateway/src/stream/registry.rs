@@ -55,6 +55,7 @@ pub(super) struct StreamState {
     /// What is told of the publisher.
     pub told: Option<(Arc<PublisherStats>, Health)>,
     last_key_request: Option<Instant>,
+    b_frames: bool,
 }
 
 impl StreamState {
@@ -139,16 +140,13 @@ impl Stream {
             stream: self.id.clone(),
             phase: state.phase.name(),
             protocol: state.publisher,
-            codecs: state
-                .media
-                .iter()
-                .map(|m| m.codec.encoding_name())
-                .collect(),
+            codecs: state.media.iter().map(|m| m.codec.name()).collect(),
             readers: *self.readers.borrow(),
             frames: self.frames.load(Ordering::Relaxed),
             ring_bytes: state.ring.bytes(),
             publisher: state.told.as_ref().map(|t| t.0.clone()),
             health: state.told.as_ref().map(|t| t.1),
+            b_frames: state.b_frames,
         }
     }
 }
@@ -197,6 +195,7 @@ impl Streams {
                         publisher: None,
                         told: None,
                         last_key_request: None,
+                        b_frames: false,
                     }),
                     wake: Notify::new(),
                     readers_list: Mutex::default(),
@@ -265,6 +264,7 @@ impl Streams {
         state.phase = Phase::Live;
         state.publisher = Some(protocol);
         state.told = None;
+        state.b_frames = false;
         state.ring.clear();
         let epoch = state.epoch;
         drop(state);
@@ -467,6 +467,16 @@ impl Publisher {
         self.stream.wake_readers();
         self.stream.changed.mark(&self.stream.id);
         Ok(())
+    }
+
+    /// Says whether the video has B-frames.
+    pub fn set_b_frames(&self, b_frames: bool) {
+        let mut state = self.stream.state.lock();
+        if state.epoch == self.epoch && state.b_frames != b_frames {
+            state.b_frames = b_frames;
+            drop(state);
+            self.stream.changed.mark(&self.stream.id);
+        }
     }
 
     /// Waits until a reader needs a key frame (or the publisher was cut: check [`Self::is_superseded`]).

@@ -90,6 +90,8 @@ pub struct StreamStatus {
     pub publisher: Option<Arc<PublisherStats>>,
     /// None without a publisher.
     pub health: Option<Health>,
+    /// Its video has B-frames: pictures are sent in another order than they are shown.
+    pub b_frames: bool,
 }
 
 impl StreamStatus {
@@ -104,6 +106,7 @@ impl StreamStatus {
             ring_bytes: 0,
             publisher: None,
             health: None,
+            b_frames: false,
         }
     }
 }

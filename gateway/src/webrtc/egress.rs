@@ -131,9 +131,10 @@ impl Egress {
         };
         #[allow(clippy::cast_possible_truncation, reason = "RTP time is the low half")]
         let time = time as u32;
-        let count = frame.payloads.len();
+        let payloads = frame.payloads.in_order();
+        let count = payloads.len();
         let first = track.next_index;
-        for (index, payload) in (first..).zip(frame.payloads.iter()) {
+        for (index, payload) in (first..).zip(payloads.iter()) {
             let last = index + 1 == first + count as u64;
             let header = track.header(index, time, last);
             let header = track.extended(&header, last, frame.captured);
@@ -145,8 +146,8 @@ impl Egress {
             .wrapping_add(u32::try_from(count).unwrap_or(0));
         track.bytes = track
             .bytes
-            .wrapping_add(u32::try_from(frame.payloads.bytes()).unwrap_or(0));
-        if live {
+            .wrapping_add(u32::try_from(payloads.bytes()).unwrap_or(0));
+        if live && count > 0 {
             track.live = Some((frame.captured.utc_us, time));
         }
         track.remember(first, count, time, frame);
@@ -259,7 +260,7 @@ impl Track {
         let sent = self.sent.iter().rev().find(|s| place(s) < s.count)?;
         let i = place(sent);
         let frame = sent.frame.upgrade()?;
-        let payload = frame.payloads.get(usize::from(i))?;
+        let payload = frame.payloads.in_order().get(usize::from(i))?;
         let index = sent.first + u64::from(i);
         let last = i + 1 == sent.count;
         let header = self.header(index, sent.time, last);

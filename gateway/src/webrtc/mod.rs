@@ -96,6 +96,9 @@ pub enum OfferError {
     /// 406
     #[error("{0}")]
     Media(String),
+    /// 415: nothing that a publisher offers can be carried.
+    #[error("{0}")]
+    NotCarried(String),
     /// 503
     #[error("as many WebRTC sessions as allowed ({0}) are open; end one, or try again later")]
     Full(usize),
@@ -237,7 +240,7 @@ impl WebRtc {
             _ => return Err(OfferError::Forbidden),
         }
         let offer = parse(offer_sdp)?;
-        let plan = plan::publish(&offer).map_err(OfferError::Media)?;
+        let plan = plan::publish(&offer).map_err(OfferError::NotCarried)?;
         let (answer, session) = self.open(stream, &offer, plan, device, Role::Publish, offered)?;
         self.shared.io.spawn(session.publish());
         Ok(answer)

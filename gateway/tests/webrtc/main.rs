@@ -209,7 +209,7 @@ async fn refusals_say_what_is_wrong() {
             &room.password,
             sdp,
             offer(),
-            406,
+            415,
             "offer sends nothing",
         ),
         (

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod browser;
+mod codecs;
 mod crash;
 mod delivery;
 mod feed;

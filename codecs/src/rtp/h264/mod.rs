@@ -5,7 +5,8 @@ mod nal;
 mod packetize;
 mod parameters;
 
-pub use depacketize::{AccessUnit, Fault, H264Depacketizer, NALS_MAX, UNIT_BYTES_MAX};
+pub use super::units::{AccessUnit, Fault, NALS_MAX, UNIT_BYTES_MAX};
+pub use depacketize::H264Depacketizer;
 pub use nal::{NalType, Sps, starts_picture};
 pub use packetize::packetize_h264;
 pub use parameters::ParameterSets;

@@ -3,10 +3,9 @@
 use bytes::Bytes;
 
 use super::super::bits::Bits;
+use super::super::sets::put;
 use super::nal::{NalType, Sps};
 
-/// More than cameras use; the standard allows 32 and 256.
-const SETS_MAX: usize = 8;
 /// A parameter set larger than this is not one.
 const SET_BYTES_MAX: usize = 1024;
 
@@ -62,23 +61,6 @@ impl ParameterSets {
     pub fn parsed(&self) -> Option<Sps> {
         Sps::parse(&self.sps.first()?.1)
     }
-}
-
-fn put(sets: &mut Vec<(u32, Bytes)>, id: u32, nal: &Bytes) -> bool {
-    // A copy: a slice would keep the whole receive buffer alive.
-    let own = || Bytes::copy_from_slice(nal);
-    if let Some((_, old)) = sets.iter_mut().find(|(i, _)| *i == id) {
-        let changed = old != nal;
-        if changed {
-            *old = own();
-        }
-        return changed;
-    }
-    if sets.len() >= SETS_MAX {
-        return false;
-    }
-    sets.push((id, own()));
-    true
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use kerbside_codecs::media::MediumKind;
 use kerbside_codecs::rtp::{HEADER_BYTES, Header, rtcp};
 use kerbside_codecs::rtsp::{Session, Transport};
 
@@ -29,7 +28,8 @@ pub struct Lanes {
 
 pub struct Lane {
     clock_rate: u32,
-    kind: MediumKind,
+    /// The marker tells the last packet of a frame.
+    marks_end: bool,
     payload_type: u8,
     ssrc: u32,
     seq: u16,
@@ -99,7 +99,7 @@ impl Lanes {
             };
             *lane = Some(Lane {
                 clock_rate: medium.clock_rate.max(1),
-                kind: medium.codec.kind(),
+                marks_end: medium.codec.marks_end(),
                 payload_type: track.payload_type,
                 ssrc: ssrcs.get(i).copied().unwrap_or_default(),
                 seq: rand::random(),
@@ -188,7 +188,7 @@ impl Lanes {
             first_seq: lane.seq,
             time: low(time),
             ssrc: lane.ssrc,
-            mark_last: lane.kind == MediumKind::Video,
+            mark_last: lane.marks_end,
             count,
         };
         #[allow(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]

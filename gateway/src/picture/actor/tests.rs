@@ -110,6 +110,7 @@ fn an_event_of_our_own_is_tried_again_until_it_is_owned() {
             ring_bytes: 0,
             publisher: None,
             health: None,
+            b_frames: false,
         }]);
         assert!(picture.tell(lost).await.unwrap().raised.is_empty());
         picture.tell(Fact::Tick).await.unwrap();

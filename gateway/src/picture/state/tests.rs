@@ -353,6 +353,7 @@ fn status(phase: &'static str) -> Fact {
             state: crate::stream::HealthState::NoFrames,
             since_ms: 7,
         }),
+        b_frames: false,
     }])
 }
 
@@ -364,7 +365,7 @@ fn streams_are_shown_and_their_loss_is_an_event() {
     assert_eq!(
         s.snapshot()["streams"],
         serde_json::json!([{"stream":"bc-01/main","device":"bc-01","phase":"live","protocol":"rtsp",
-            "codecs":["H264"],"readers":2,"health":"no_frames"}])
+            "codecs":["H264"],"readers":2,"health":"no_frames","b_frames":false}])
     );
     assert_eq!(
         s.tell(s.sos(Some("a"), None))[0].event.streams,
