@@ -479,21 +479,19 @@ async fn answers_to_raw_requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_camera_is_pulled_while_somebody_reads() {
-    for transport_tcp in [true, false] {
+    use kerbside::config::CameraTransport;
+    for transport in [CameraTransport::Tcp, CameraTransport::Udp] {
         // The camera: another gateway, whose stream ffmpeg feeds.
         let camera = Gateway::start(None).await;
         let _push = camera.push_ffmpeg("tcp", "bc-01/main");
         frames(&mut camera.reader("bc-01/main").await, 10).await;
         let id = StreamId::parse("cam-7/main").unwrap();
+        let url = camera.url("", "bc-01/main").parse().unwrap();
         let config = kerbside::config::Camera {
-            stream: id.clone(),
-            url: camera.url("", "bc-01/main").parse().unwrap(),
             username: Some("anna".into()),
             password: Some(camera.token.clone()),
-            on_demand: true,
-            transport_tcp,
-            unit: None,
-            position: None,
+            transport,
+            ..kerbside::config::Camera::new(id.clone(), url)
         };
         let streams = Streams::new(StreamsLimits::default());
         let (stop, stopped) = watch::channel(false);

@@ -9,7 +9,7 @@
 mod auth;
 mod conn;
 mod play;
-mod ports;
+pub(super) mod ports;
 mod push;
 mod requests;
 
