@@ -189,7 +189,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 continue;
             }
             let cseq = get("CSeq").unwrap();
-            let mut answer = |status: &str, more: &str, body: &str| {
+            let answer = |status: &str, more: &str, body: &str| {
                 let length = match body {
                     "" => String::new(),
                     b => format!("Content-Length: {}\r\n", b.len()),
