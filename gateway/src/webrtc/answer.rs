@@ -81,7 +81,11 @@ fn mid(s: &mut String, section: &Section) {
 fn medium_section(s: &mut String, section: &Section, a: &Agreed, we_send: bool) {
     let f = &a.format;
     let pt = f.payload_type;
-    line(s, &format!("m={} 9 {} {pt}", section.media, section.proto));
+    let types = a.rtx.map_or(pt.to_string(), |rtx| format!("{pt} {rtx}"));
+    line(
+        s,
+        &format!("m={} 9 {} {types}", section.media, section.proto),
+    );
     line(s, "c=IN IP4 0.0.0.0");
     line(s, "a=rtcp:9 IN IP4 0.0.0.0");
     mid(s, section);
@@ -99,10 +103,20 @@ fn medium_section(s: &mut String, section: &Section, a: &Agreed, we_send: bool) 
     if let Some(fmtp) = &f.fmtp {
         line(s, &format!("a=fmtp:{pt} {fmtp}"));
     }
-    for (offered, what) in [(f.nack, "nack"), (f.pli, "nack pli"), (f.fir, "ccm fir")] {
+    let feedback = [
+        (f.nack, "nack"),
+        (f.pli, "nack pli"),
+        (f.fir, "ccm fir"),
+        (f.remb && !we_send, "goog-remb"),
+    ];
+    for (offered, what) in feedback {
         if offered {
             line(s, &format!("a=rtcp-fb:{pt} {what}"));
         }
+    }
+    if let Some(rtx) = a.rtx {
+        line(s, &format!("a=rtpmap:{rtx} rtx/{}", f.clock_rate));
+        line(s, &format!("a=fmtp:{rtx} apt={pt}"));
     }
     if we_send {
         let ssrc = a.ssrc;
@@ -223,6 +237,25 @@ mod tests {
         assert!(text.contains("a=group:BUNDLE 0\r\n"), "{text}");
         assert!(text.contains("m=video 0 "), "{text}");
         assert!(text.contains("m=application 0 "), "{text}");
+    }
+
+    #[test]
+    fn a_publisher_may_retransmit_and_is_told_how_much_to_send() {
+        let sending = CHROMIUM.replace("recvonly", "sendonly");
+        let offer = offer::parse(&sending).unwrap();
+        let text = write(&offer, &plan::publish(&offer).unwrap(), &local());
+        for line in [
+            "m=video 9 UDP/TLS/RTP/SAVPF 102 103\r\n",
+            "a=rtpmap:103 rtx/90000\r\na=fmtp:103 apt=102\r\n",
+            "a=rtcp-fb:102 goog-remb\r\n",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("transport-cc"), "not done");
+        let offer = offer::parse(CHROMIUM).unwrap();
+        let play = plan::play(&offer, &[h264(&[]), opus()]).unwrap();
+        let text = write(&offer, &play, &local());
+        assert!(!text.contains("rtx") && !text.contains("remb"), "{text}");
     }
 
     #[test]

@@ -3,13 +3,14 @@
 //! Here: offers to answers and sessions, ICE-lite, DTLS, SRTP, RTP of one peer. Not here: HTTP (`screen::whip`,
 //! `screen::whep`), who may do what (`registry`), frames (`stream`).
 //!
-//! `offer`, `plan`, `answer`, `ice`, `hello`, `secure`, `feedback`, `notices`, `egress`, `ingress` are pure: bytes and time in, bytes and frames
+//! `offer`, `plan`, `answer`, `ice`, `hello`, `secure`, `feedback`, `missing`, `bandwidth`, `notices`, `egress`, `ingress` are pure: bytes and time in, bytes and frames
 //! out. `hub` and `tcp` receive, `session` is the task that owns one peer.
 //!
 //! The library's peer connection is not used, only its DTLS, SRTP and STUN: the answers, the payload types and the
 //! way of a packet are ours, so a frame is cut once for all readers and retransmissions come from the ring.
 
 mod answer;
+mod bandwidth;
 mod egress;
 mod feedback;
 mod hello;
@@ -17,6 +18,7 @@ mod hub;
 mod ice;
 mod ingress;
 mod metrics;
+mod missing;
 mod notices;
 mod offer;
 mod plan;

@@ -223,7 +223,7 @@ impl Session {
     }
 
     async fn publish_until(&mut self) -> End {
-        let mut lanes = Lanes::new(&self.plan);
+        let mut lanes = Lanes::new(&self.plan, Instant::now());
         let mut ingress: Option<Ingress> = None;
         let mut reports = Reports::default();
         let mut joined = false;
