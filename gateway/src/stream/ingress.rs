@@ -77,6 +77,13 @@ impl Ingress {
         }
     }
 
+    /// Waits for gaps of medium `index` differently from now on.
+    pub fn set_window(&mut self, index: usize, window: Window) {
+        if let Some(input) = self.media.get_mut(index) {
+            input.assembler.set_window(window);
+        }
+    }
+
     pub fn publisher(&self) -> &Publisher {
         &self.publisher
     }

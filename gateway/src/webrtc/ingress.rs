@@ -21,8 +21,26 @@ pub const WINDOW: Window = Window {
     packets_max: 512,
     wait_max: Duration::from_millis(300),
 };
+/// Nothing is asked for again: only what comes in the wrong order is waited for, so that sound does not stop for each
+/// lost packet.
+const WINDOW_WITHOUT_NACK: Window = Window {
+    packets_max: 64,
+    wait_max: Duration::from_millis(60),
+};
 /// Shortest time between two key frames asked for because frames were lost.
 const PLI_EVERY: Duration = Duration::from_secs(1);
+
+/// How long each medium of a plan waits for gaps.
+pub fn windows(plan: &Plan) -> impl Iterator<Item = (usize, Window)> {
+    plan.media.iter().map(|a| {
+        let window = if a.format.nack {
+            WINDOW
+        } else {
+            WINDOW_WITHOUT_NACK
+        };
+        (usize::from(a.medium), window)
+    })
+}
 
 /// The receiving side of one session: a lane per medium.
 pub struct Lanes {

@@ -17,6 +17,8 @@ mod hello;
 mod hub;
 mod ice;
 mod ingress;
+#[cfg(test)]
+mod lossy_tests;
 mod metrics;
 mod missing;
 mod notices;

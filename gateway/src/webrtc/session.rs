@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::egress::Egress;
 use super::feedback::{self, Feedback};
-use super::ingress::{Lanes, WINDOW};
+use super::ingress::{self, Lanes, WINDOW};
 use super::metrics::{ENDED, JOIN, PACKETS, count, dropped};
 use super::notices::{Notice, Notices};
 use super::plan::Plan;
@@ -301,7 +301,13 @@ impl Session {
     fn begin(&self) -> Result<Ingress, End> {
         let media: Vec<_> = self.plan.media.iter().map(|a| a.codec.clone()).collect();
         match self.streams.publish(&self.stream, media.clone(), "whip") {
-            Ok(p) => Ok(Ingress::new(p, "whip", &media, WINDOW, Instant::now())),
+            Ok(p) => {
+                let mut ingress = Ingress::new(p, "whip", &media, WINDOW, Instant::now());
+                for (medium, window) in ingress::windows(&self.plan) {
+                    ingress.set_window(medium, window);
+                }
+                Ok(ingress)
+            }
             Err(error) => {
                 tracing::warn!(stream = %self.stream, %error, "cannot be published");
                 Err(End("streams_full"))
