@@ -127,8 +127,6 @@ fn medium_section(s: &mut String, section: &Section, a: &Agreed, we_send: bool) 
 }
 
 fn transport(s: &mut String, offer: &Offer, local: &Local) {
-    line(s, &format!("a=ice-ufrag:{}", local.ufrag));
-    line(s, &format!("a=ice-pwd:{}", local.password));
     line(
         s,
         &format!("a=fingerprint:sha-256 {}", colons(&local.fingerprint)),
@@ -141,6 +139,13 @@ fn transport(s: &mut String, offer: &Offer, local: &Local) {
             "a=setup:passive"
         },
     );
+    reached(s, local);
+}
+
+/// Credentials and candidates.
+fn reached(s: &mut String, local: &Local) {
+    line(s, &format!("a=ice-ufrag:{}", local.ufrag));
+    line(s, &format!("a=ice-pwd:{}", local.password));
     for (i, ip) in (0u32..).zip(&local.addresses) {
         // RFC 8445 §5.1.2.1: host candidates 126; loopback and TCP last.
         let rank = 65_535 - i.min(1000) - if ip.is_loopback() { 2000 } else { 0 };
@@ -157,6 +162,21 @@ fn transport(s: &mut String, offer: &Offer, local: &Local) {
         );
     }
     line(s, "a=end-of-candidates");
+}
+
+/// The fragment that answers an ICE restart (RFC 8840, RFC 9725 §4.3.3). The bundled section is named as the client
+/// named it in `theirs`.
+pub fn fragment(theirs: &str, local: &Local) -> String {
+    let mut s = String::with_capacity(1024);
+    line(&mut s, "a=ice-lite");
+    for begin in ["a=group:BUNDLE", "m=", "a=mid:"] {
+        let named = theirs.lines().map(str::trim).find(|l| l.starts_with(begin));
+        if let Some(l) = named.filter(|l| l.len() < 200 && !l.contains(char::is_control)) {
+            line(&mut s, l);
+        }
+    }
+    reached(&mut s, local);
+    s
 }
 
 fn colons(bytes: &[u8]) -> String {
@@ -256,6 +276,20 @@ mod tests {
         let play = plan::play(&offer, &[h264(&[]), opus()]).unwrap();
         let text = write(&offer, &play, &local());
         assert!(!text.contains("rtx") && !text.contains("remb"), "{text}");
+    }
+
+    #[test]
+    fn a_restart_is_answered_in_the_clients_words() {
+        let theirs = "a=ice-options:trickle\r\na=group:BUNDLE 0 1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n\
+            a=ice-ufrag:EsAx\r\na=ice-pwd:x\r\na=candidate:1 1 udp 1 192.0.2.9 1 typ host\r\n";
+        let text = fragment(theirs, &local());
+        let begin = format!(
+            "a=ice-lite\r\na=group:BUNDLE 0 1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=ice-ufrag:{}\r\n",
+            "u".repeat(16)
+        );
+        assert!(text.starts_with(&begin), "{text}");
+        assert!(text.contains(" 192.0.2.1 8189 typ host\r\n") && !text.contains("192.0.2.9"));
+        assert!(text.ends_with("a=end-of-candidates\r\n"));
     }
 
     #[test]

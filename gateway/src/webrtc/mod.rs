@@ -72,6 +72,19 @@ struct Shared {
     shutdown: watch::Receiver<bool>,
 }
 
+impl Shared {
+    /// How a session with these credentials is reached.
+    fn local(&self, ufrag: &str, password: &str) -> Local {
+        Local {
+            ufrag: ufrag.to_owned(),
+            password: password.to_owned(),
+            fingerprint: self.identity.fingerprint,
+            addresses: self.addresses.clone(),
+            port: self.address.port(),
+        }
+    }
+}
+
 /// What the client gets for its offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -106,16 +119,18 @@ pub enum OfferError {
 }
 
 /// What became of a PATCH.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Patched {
     /// 204: taken notice of; an ICE-lite side needs no candidates.
     Accepted,
+    /// 200: an ICE restart (RFC 9725 §4.3.3). The fragment with our new credentials, and the new entity tag.
+    Restarted { fragment: String, etag: String },
     /// 404
     NotFound,
     /// 412: another entity tag.
     Stale,
-    /// 422: ICE restarts are not done; a new session has to be made.
-    Restart,
+    /// 400: a new user fragment without its password.
+    BadFragment,
 }
 
 impl WebRtc {
@@ -250,15 +265,30 @@ impl WebRtc {
         if if_match.is_some_and(|m| m != "*" && m != etag) {
             return Patched::Stale;
         }
-        let restarts = fragment
-            .lines()
-            .filter_map(|l| l.trim().strip_prefix("a=ice-ufrag:"))
-            .any(|u| u.trim() != remote_ufrag);
-        if restarts {
-            Patched::Restart
-        } else {
-            Patched::Accepted
+        let of = |name: &str| {
+            let mut lines = fragment.lines();
+            lines
+                .find_map(|l| l.trim().strip_prefix(name))
+                .map(str::trim)
+        };
+        let Some(theirs) = of("a=ice-ufrag:").filter(|u| *u != remote_ufrag) else {
+            return Patched::Accepted;
+        };
+        if of("a=ice-pwd:").is_none_or(str::is_empty) || !(4..=256).contains(&theirs.len()) {
+            return Patched::BadFragment;
         }
+        let s = &*self.shared;
+        let new = ice::Credentials {
+            ufrag: random_hex::<8>(),
+            password: random_hex::<16>(),
+        };
+        let Some(etag) = s.sessions.restart(id, who, theirs, &new) else {
+            return Patched::NotFound;
+        };
+        tracing::info!(who = who.name(), "WebRTC session restarts ICE");
+        let local = s.local(&new.ufrag, &new.password);
+        let fragment = answer::fragment(fragment, &local);
+        Patched::Restarted { fragment, etag }
     }
 
     fn open(
@@ -275,6 +305,7 @@ impl WebRtc {
         let secure = Secure::new(s.identity.clone(), offer.fingerprint, offer.wants_us_active);
         let (sender, inbox) = mpsc::channel(INBOX_MAX);
         let stop = Arc::new(Notify::new());
+        let restart = ice::Restart::default();
         let id = random_hex::<16>();
         let entry = Entry {
             id: id.as_str().into(),
@@ -283,20 +314,11 @@ impl WebRtc {
             remote_ufrag: offer.ice_ufrag.clone(),
             inbox: sender,
             stop: stop.clone(),
+            restart: restart.clone(),
         };
         let seat = s.sessions.open(&ufrag, entry).map_err(OfferError::Full)?;
-        let ice = Lite::new(s.identity.crypto.clone(), &ufrag, &password);
-        let sdp = answer::write(
-            offer,
-            &plan,
-            &Local {
-                ufrag: ufrag.clone(),
-                password,
-                fingerprint: s.identity.fingerprint,
-                addresses: s.addresses.clone(),
-                port: s.address.port(),
-            },
-        );
+        let ice = Lite::new(s.identity.crypto.clone(), &ufrag, &password).with_restart(restart);
+        let sdp = answer::write(offer, &plan, &s.local(&ufrag, &password));
         let session = Session {
             stream: stream.clone(),
             streams: s.streams.clone(),
