@@ -262,7 +262,8 @@ impl WebRtc {
         let Some((etag, remote_ufrag)) = self.shared.sessions.find(id, who) else {
             return Patched::NotFound;
         };
-        if if_match.is_some_and(|m| m != "*" && m != etag) {
+        // The quoted asterisk is that of RFC 9725's examples.
+        if if_match.is_some_and(|m| !["*", "\"*\"", &etag].contains(&m)) {
             return Patched::Stale;
         }
         let of = |name: &str| {

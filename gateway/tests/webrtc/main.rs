@@ -267,7 +267,7 @@ async fn refusals_say_what_is_wrong() {
     );
     let restart = "a=group:BUNDLE 0\r\na=mid:0\r\na=ice-ufrag:other\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n";
     assert_eq!(patch("\"x\"", restart).await.unwrap().status(), 412);
-    let restarted = patch("*", restart).await.unwrap();
+    let restarted = patch("\"*\"", restart).await.unwrap();
     assert_eq!(restarted.status(), 200);
     assert_eq!(
         restarted.headers()["content-type"],

@@ -12,6 +12,7 @@ mod mqtt;
 mod ops;
 mod picture;
 mod rtsp;
+mod uplink;
 mod webrtc;
 
 use std::time::Duration;
