@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod restart;
 mod room;
 
 use room::{Camera, LossyPath, Room, WhipClient};

@@ -128,8 +128,10 @@ async fn a_whip_publisher_that_is_killed_comes_back_to_its_readers() {
     publisher.signal(Signal::KILL);
     let _second = peer(&gateway, "second", "publish", &whip, &password).unwrap();
     let before = frames(&reader, "");
-    until(Duration::from_secs(40), "the same reader decodes again", || {
-        (frames(&reader, "") > before + 60).then_some(())
-    })
+    until(
+        Duration::from_secs(40),
+        "the same reader decodes again",
+        || (frames(&reader, "") > before + 60).then_some(()),
+    )
     .await;
 }
