@@ -269,7 +269,7 @@ fn udp_wanted(log: &watch::Sender<Vec<String>>) -> bool {
 struct Pull {
     streams: Streams,
     id: StreamId,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
 }
 
 impl Pull {
@@ -287,11 +287,7 @@ impl Pull {
         let (stop, stopped) = watch::channel(false);
         let io = tokio::runtime::Handle::current();
         drop(pull::start(&io, &[camera], &streams, &stopped));
-        Self {
-            streams,
-            id,
-            _stop: stop,
-        }
+        Self { streams, id, stop }
     }
 
     async fn reader(&self) -> Reader {
@@ -629,6 +625,13 @@ async fn on_demand_ends_its_linger_after_the_last_reader_and_says_goodbye() {
     fake.said("closed").await;
     let mut reader = pull.streams.read(&pull.id, PATIENCE).await.unwrap();
     frames(&mut reader, 5).await;
+    // So does a gateway that stops: a camera that sends over UDP would go on.
+    pull.stop.send(true).unwrap();
+    let twice = |l: &Vec<String>| l.iter().filter(|l| l.starts_with("TEARDOWN")).count() == 2;
+    timeout(PATIENCE, fake.log.clone().wait_for(twice))
+        .await
+        .expect("a goodbye")
+        .unwrap();
 }
 
 #[tokio::test]

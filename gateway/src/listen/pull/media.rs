@@ -103,6 +103,7 @@ impl Playing {
         camera: &Camera,
         streams: &Streams,
         readers: Option<watch::Receiver<usize>>,
+        shutdown: &mut watch::Receiver<bool>,
     ) -> PullEnd {
         let publisher = match streams.publish(&camera.stream, self.media.clone(), "pull") {
             Ok(p) => p,
@@ -115,7 +116,10 @@ impl Playing {
         };
         let mut ingress = Ingress::new(publisher, "pull", &self.media, window, Instant::now());
         tracing::info!(stream = %camera.stream, udp = self.udp, "camera connected");
-        let Err(end) = self.until_end(&mut ingress, camera.linger, readers).await;
+        let end = tokio::select! {
+            Err(end) = self.until_end(&mut ingress, camera.linger, readers) => end,
+            () = super::stopped(shutdown) => PullEnd::Stopped,
+        };
         // The stream waits from now on; the goodbye must not delay it.
         drop(ingress);
         if !matches!(end, PullEnd::Camera(_)) {

@@ -62,6 +62,8 @@ pub fn start(
 enum PullEnd {
     #[error("nobody reads")]
     NoReaders,
+    #[error("the gateway stops")]
+    Stopped,
     #[error("{0}")]
     Camera(#[from] ClientFault),
     #[error("no answer within {} s", CONNECT_MAX.as_secs())]
@@ -81,6 +83,7 @@ impl PullEnd {
     fn name(&self) -> &'static str {
         match self {
             Self::NoReaders => "no_readers",
+            Self::Stopped => "stopped",
             Self::Camera(ClientFault::Login(_)) => "login",
             Self::Camera(ClientFault::Tls(_)) => "certificate",
             Self::Camera(ClientFault::UdpRefused) | Self::NoUdp => "no_udp",
@@ -96,31 +99,24 @@ impl PullEnd {
 async fn keep(
     camera: Camera,
     streams: Streams,
-    readers: Option<watch::Receiver<usize>>,
-    mut shutdown: watch::Receiver<bool>,
-) {
-    tokio::select! {
-        () = keep_connected(&camera, &streams, readers) => {}
-        _ = shutdown.wait_for(|stop| *stop) => {}
-    }
-}
-
-async fn keep_connected(
-    camera: &Camera,
-    streams: &Streams,
     mut readers: Option<watch::Receiver<usize>>,
+    mut shutdown: watch::Receiver<bool>,
 ) {
     let mut retry = Retry::default();
     let mut udp = camera.transport != CameraTransport::Tcp;
     loop {
-        if let Some(readers) = &mut readers
-            && readers.wait_for(|n| *n > 0).await.is_err()
-        {
-            return;
+        if let Some(readers) = &mut readers {
+            tokio::select! {
+                wanted = readers.wait_for(|n| *n > 0) => if wanted.is_err() { return },
+                () = stopped(&mut shutdown) => return,
+            }
         }
         let began = Instant::now();
-        let end = pull(camera, streams, readers.clone(), udp).await;
+        let end = pull(&camera, &streams, readers.clone(), udp, &mut shutdown).await;
         metrics::ended(end.name());
+        if let PullEnd::Stopped = end {
+            return;
+        }
         if let PullEnd::NoReaders = end {
             tracing::info!(stream = %camera.stream, "nobody reads this camera any more; disconnected");
             retry = Retry::default();
@@ -145,8 +141,16 @@ async fn keep_connected(
         } else {
             tracing::debug!(stream = %camera.stream, reason, failures = retry.failures, "the camera cannot be pulled");
         }
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stopped(&mut shutdown) => return,
+        }
     }
+}
+
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // Nobody left to say it is a stop too.
+    let _gone = shutdown.wait_for(|stop| *stop).await.is_err();
 }
 
 /// Exponential backoff with jitter; a connection that held for a while begins anew.
@@ -175,9 +179,14 @@ async fn pull(
     streams: &Streams,
     readers: Option<watch::Receiver<usize>>,
     udp: bool,
+    shutdown: &mut watch::Receiver<bool>,
 ) -> PullEnd {
-    match tokio::time::timeout(CONNECT_MAX, Playing::begin(camera, udp)).await {
-        Ok(Ok(playing)) => playing.forward(camera, streams, readers).await,
+    let connected = tokio::select! {
+        c = tokio::time::timeout(CONNECT_MAX, Playing::begin(camera, udp)) => c,
+        () = stopped(shutdown) => return PullEnd::Stopped,
+    };
+    match connected {
+        Ok(Ok(playing)) => playing.forward(camera, streams, readers, shutdown).await,
         Ok(Err(e)) => e.into(),
         Err(_) => PullEnd::Timeout,
     }
