@@ -424,7 +424,7 @@ async fn a_wrong_password_is_tried_once_and_basic_is_not_given_away() {
         login: Some(|r, _| {
             let given = r.header(&rtsp_types::headers::AUTHORIZATION);
             let right = "Basic dmlld2VyOnBhInNz";
-            (given.map(|v| v.as_str()) != Some(right))
+            (given.map(rtsp_types::HeaderValue::as_str) != Some(right))
                 .then(|| "WWW-Authenticate: Basic realm=\"x\"\r\n".to_owned())
         }),
         ..Script::default()

@@ -47,7 +47,7 @@ impl Line {
         self.under_way.insert((now, self.sent), packet);
     }
 
-    fn send(&mut self, now: Instant, packet: Bytes) {
+    fn send(&mut self, now: Instant, packet: &Bytes) {
         let copies = 1 + u32::from(self.rng.random_range(0..100) == 0);
         for _ in 0..copies {
             if self.rng.random_range(0..1000) < self.loss {
@@ -194,13 +194,13 @@ async fn run(seed: u64, loss: u32) -> Outcome {
                 if ms == 0 || ms == SECONDS * 1000 - 40 {
                     there.send_well(now, p);
                 } else {
-                    there.send(now, p);
+                    there.send(now, &p);
                 }
             }
         }
         while let Some((_, rtcp)) = back.arrived(now) {
             for p in camera.hear(&rtcp) {
-                there.send(now, p);
+                there.send(now, &p);
             }
         }
         while let Some((at, packet)) = there.arrived(now) {
@@ -212,11 +212,11 @@ async fn run(seed: u64, loss: u32) -> Outcome {
             ingress.tick(now).unwrap();
         }
         for ask in lanes.repairs(now, ingress.key_frame_due()) {
-            back.send(now, ask.into());
+            back.send(now, &ask.into());
         }
         if ms % 1000 == 0 {
             for report in lanes.reports(now) {
-                back.send(now, report.into());
+                back.send(now, &report.into());
             }
         }
         take(&mut reader, &mut outcome, now);
