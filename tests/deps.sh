@@ -26,7 +26,7 @@ BUILD="gcc g++ libc6-dev cmake pkg-config libgstreamer1.0-dev libgstreamer-plugi
 # overlays, good RTP, bad H.264 parser, ugly x264enc, rtsp rtspclientsink.
 RUN="gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp gstreamer1.0-x util-linux fonts-dejavu-core"
 # Programs that judge the gateway.
-TEST="ffmpeg mosquitto-clients mosquitto curl sqlite3 gstreamer1.0-tools gstreamer1.0-nice openssl systemd"
+TEST="ffmpeg mosquitto-clients mosquitto curl sqlite3 gstreamer1.0-tools gstreamer1.0-nice openssl systemd python3-venv"
 
 installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q '^install ok installed$'; }
 
@@ -111,3 +111,17 @@ if [ "$node_needed" = yes ] && [ "$(node_version)" -lt $NODE_MIN ]; then
     mkdir -p gateway/console/.node
     npm install --prefix gateway/console/.node --no-audit --no-fund --loglevel=error node@22
 fi
+
+# A WebRTC peer that is not ours, from PyPI; kept until the version changes.
+AIORTC=1.16.0
+for set in "$@"; do
+    [ "$set" = test ] || continue
+    python=target/aiortc/bin/python
+    if [ "$($python -c 'import aiortc; print(aiortc.__version__)' 2>/dev/null)" != "$AIORTC" ]; then
+        say "aiortc $AIORTC from PyPI into target/aiortc"
+        if ! { python3 -m venv --clear target/aiortc && $python -m pip install --quiet --disable-pip-version-check "aiortc==$AIORTC"; }; then
+            echo "note: aiortc could not be installed; the tests that use it are skipped"
+            rm -rf target/aiortc
+        fi
+    fi
+done

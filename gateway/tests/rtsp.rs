@@ -327,6 +327,12 @@ async fn gstreamer_pushes_over_udp() {
 }
 
 fn self_signed() -> Arc<rustls::ServerConfig> {
+    certified().0
+}
+
+/// A certificate of its own, and its SHA-256.
+fn certified() -> (Arc<rustls::ServerConfig>, [u8; 32]) {
+    use sha2::Digest;
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -336,7 +342,8 @@ fn self_signed() -> Arc<rustls::ServerConfig> {
         .with_no_client_auth()
         .with_single_cert(vec![certified.cert.der().clone()], key)
         .unwrap();
-    Arc::new(config)
+    let sha256 = sha2::Sha256::digest(certified.cert.der()).into();
+    (Arc::new(config), sha256)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -480,21 +487,25 @@ async fn answers_to_raw_requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_camera_is_pulled_while_somebody_reads() {
-    for transport_tcp in [true, false] {
+    use kerbside::config::{CameraTransport, CameraTrust};
+    for (transport, secure) in [
+        (CameraTransport::Tcp, false),
+        (CameraTransport::Udp, false),
+        (CameraTransport::Tcp, true),
+    ] {
         // The camera: another gateway, whose stream ffmpeg feeds.
-        let camera = Gateway::start(None).await;
+        let (tls, sha256) = certified();
+        let camera = Gateway::start(secure.then_some(tls)).await;
         let _push = camera.push_ffmpeg("tcp", "bc-01/main");
         frames(&mut camera.reader("bc-01/main").await, 10).await;
         let id = StreamId::parse("cam-7/main").unwrap();
+        let url = camera.url("", "bc-01/main").parse().unwrap();
         let config = kerbside::config::Camera {
-            stream: id.clone(),
-            url: camera.url("", "bc-01/main").parse().unwrap(),
             username: Some("anna".into()),
             password: Some(camera.token.clone()),
-            on_demand: true,
-            transport_tcp,
-            unit: None,
-            position: None,
+            transport,
+            trust: Some(CameraTrust::Fingerprint(sha256)),
+            ..kerbside::config::Camera::new(id.clone(), url)
         };
         let streams = Streams::new(StreamsLimits::default());
         let (stop, stopped) = watch::channel(false);

@@ -61,6 +61,12 @@ pub struct Assembler {
 }
 
 impl Assembler {
+    /// Waits for gaps differently from now on.
+    pub fn set_window(&mut self, window: Window) {
+        self.window = window;
+        self.reorder.set_window(window);
+    }
+
     /// With the window for UDP.
     pub fn new(medium: &Medium) -> Self {
         Self::with_window(medium, Window::UDP)

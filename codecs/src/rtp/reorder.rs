@@ -65,6 +65,11 @@ impl Reorder {
         }
     }
 
+    /// Waits for gaps differently from now on.
+    pub fn set_window(&mut self, window: Window) {
+        self.window = window;
+    }
+
     /// Takes a packet in; then call [`Self::pop`] until it gives nothing.
     pub fn push(&mut self, packet: Packet, now: Instant) {
         let mut extend = self.extend;

@@ -14,7 +14,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    fn hex(self, text: &str) -> String {
+    pub(super) fn hex(self, text: &str) -> String {
         match self {
             Self::Md5 => hex(&Md5::digest(text)),
             Self::Sha256 => hex(&Sha256::digest(text)),
@@ -116,7 +116,7 @@ impl Digest {
 }
 
 /// `name=value, name="quoted \" value"`.
-fn parameters(text: &str) -> Vec<(String, String)> {
+pub(super) fn parameters(text: &str) -> Vec<(String, String)> {
     const FIELDS_MAX: usize = 32;
     let mut rest = text;
     let mut out = Vec::new();

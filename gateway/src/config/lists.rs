@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::secret::{self, Credentials};
-use super::table::{Found, Source, Table, Unique};
-use super::{Camera, Checks, Platform, Rule};
+use super::table::{At, Found, Source, Table, Unique};
+use super::{Camera, CameraTransport, CameraTrust, Checks, Platform, Rule};
 use crate::event::{Priority, Severity};
 use crate::ids::StreamId;
 
@@ -17,20 +17,15 @@ pub(super) fn cameras(source: &Source, credentials: &Credentials) -> Vec<Camera>
     let list = top.tables("camera");
     top.finish();
     list.into_iter()
-        .filter_map(|t| camera(t, &mut streams, credentials))
+        .flat_map(|t| camera(t, &mut streams, credentials))
         .collect()
 }
 
-fn camera(mut t: Table<'_>, streams: &mut Unique, credentials: &Credentials) -> Option<Camera> {
+/// A camera, and its sub-stream as a camera of its own.
+fn camera(mut t: Table<'_>, streams: &mut Unique, credentials: &Credentials) -> Vec<Camera> {
     let stream = t
         .required("stream", "\"device/camera\", e.g. \"gate-1/main\"")
-        .and_then(|f| {
-            let at = f.at.clone();
-            let id =
-                f.read(|s| StreamId::parse(s).map_err(|e| format!("not device/camera: {e}")))?;
-            streams.note(&at, &id.to_string());
-            Some(id)
-        });
+        .and_then(|f| stream_name(f, streams));
     let url = t
         .required("url", "rtsp://HOST[:PORT]/PATH")
         .and_then(|f| url(f, &["rtsp", "rtsps"]));
@@ -42,14 +37,37 @@ fn camera(mut t: Table<'_>, streams: &mut Unique, credentials: &Credentials) -> 
     if username.is_none() && password.named {
         t.at.fault("has a password, but no username: add username");
     }
+    let basic_auth = t.optional("basic_auth").map_or(Some(false), Found::boolean);
     let on_demand = t.optional("on_demand").map_or(Some(true), Found::boolean);
-    let transport_tcp = t.optional("transport").map_or(Some(true), |f| {
-        f.read(|s| match s {
-            "tcp" => Ok(true),
-            "udp" => Ok(false),
-            _ => Err(format!("is {s:?}, but must be \"tcp\" or \"udp\"")),
-        })
-    });
+    let linger = seconds(&mut t, "linger_s", 0..=3600, 10);
+    let sub_url = t
+        .optional("sub_url")
+        .map(|f| self::url(f, &["rtsp", "rtsps"]));
+    let sub_stream = t.optional("sub_stream");
+    if sub_url.is_none() && sub_stream.is_some() {
+        t.at.fault("has a sub_stream, but no sub_url: add sub_url");
+    }
+    let secure = [url.as_ref(), sub_url.as_ref().and_then(Option::as_ref)]
+        .into_iter()
+        .flatten()
+        .any(|u| u.scheme() == "rtsps");
+    let transport = t
+        .optional("transport")
+        .map_or(Some(CameraTransport::Tcp), |f| {
+            f.read(|s| match s {
+                "tcp" => Ok(CameraTransport::Tcp),
+                "auto" if secure => Ok(CameraTransport::Tcp),
+                "auto" => Ok(CameraTransport::Auto),
+                "udp" if secure => {
+                    Err("is \"udp\", but media of rtsps:// are encrypted over \"tcp\" only".into())
+                }
+                "udp" => Ok(CameraTransport::Udp),
+                _ => Err(format!(
+                    "is {s:?}, but must be \"tcp\", \"udp\" or \"auto\""
+                )),
+            })
+        });
+    let trust = trust(&mut t, secure);
     let unit = t.optional("unit").and_then(Found::text);
     let position = t.optional_table("position").map(|mut p| {
         let mut degrees = |key, max: f64| {
@@ -60,17 +78,101 @@ fn camera(mut t: Table<'_>, streams: &mut Unique, credentials: &Credentials) -> 
         p.finish();
         at
     });
+    let sub_at = t.at.clone();
     t.finish();
-    Some(Camera {
-        stream: stream?,
-        url: url?,
+    let (Some(stream), Some(url), Some(basic_auth), Some(on_demand), Some(transport)) =
+        (stream, url, basic_auth, on_demand, transport)
+    else {
+        return Vec::new();
+    };
+    let main = Camera {
+        stream,
+        url,
         username,
         password: password.value,
-        on_demand: on_demand?,
-        transport_tcp: transport_tcp?,
+        basic_auth,
+        trust,
+        on_demand,
+        linger,
+        transport,
         unit,
         position: position.and_then(|(lat, lon)| lat.zip(lon)),
-    })
+    };
+    let sub = sub_url.flatten().and_then(|url| {
+        let stream = match sub_stream {
+            Some(f) => stream_name(f, streams),
+            None => sub_name(&main.stream, &sub_at, streams),
+        };
+        Some(Camera {
+            stream: stream?,
+            url,
+            // The device is on the map once.
+            position: None,
+            ..main.clone()
+        })
+    });
+    [Some(main), sub].into_iter().flatten().collect()
+}
+
+fn stream_name(f: Found<'_>, streams: &mut Unique) -> Option<StreamId> {
+    let at = f.at.clone();
+    let id = f.read(|s| StreamId::parse(s).map_err(|e| format!("not device/camera: {e}")))?;
+    streams.note(&at, &id.to_string());
+    Some(id)
+}
+
+/// Beside `gate-1/main` people expect `gate-1/sub`; beside `gate-1/left` it is `gate-1/left-sub`.
+fn sub_name(main: &StreamId, at: &At<'_>, streams: &mut Unique) -> Option<StreamId> {
+    let camera = &*main.camera;
+    let name = if camera == "main" {
+        "sub".to_owned()
+    } else {
+        format!("{camera}-sub")
+    };
+    match StreamId::new(main.device.as_str(), &name) {
+        Ok(id) => {
+            streams.note(at, &id.to_string());
+            Some(id)
+        }
+        Err(e) => {
+            at.fault(format!("{e}: name it with sub_stream"));
+            None
+        }
+    }
+}
+
+fn trust(t: &mut Table<'_>, secure: bool) -> Option<CameraTrust> {
+    let fingerprint = t.optional("fingerprint").map(|f| f.read(sha256));
+    let ca_file = t.optional("ca_file").map(|f| f.path(false));
+    match (fingerprint, ca_file) {
+        (Some(_), Some(_)) => t.at.fault("has fingerprint and ca_file: keep one of the two"),
+        (None, None) if secure => t.at.fault(
+            "is rtsps://, but nothing says which certificate is right: add fingerprint (openssl x509 -fingerprint -sha256) or ca_file",
+        ),
+        (Some(_), _) | (_, Some(_)) if !secure => {
+            t.at.fault("has fingerprint or ca_file, which are for rtsps:// only: remove it, or change the URL");
+        }
+        (Some(f), None) => return f.map(CameraTrust::Fingerprint),
+        (None, Some(p)) => return p.map(CameraTrust::Authority),
+        (None, None) => {}
+    }
+    None
+}
+
+/// 32 bytes in hexadecimal, with colons or without.
+fn sha256(text: &str) -> Result<[u8; 32], String> {
+    let digits: String = text.chars().filter(|c| *c != ':').collect();
+    let mut out = [0; 32];
+    if digits.len() != 64 || !digits.is_ascii() {
+        return Err(
+            "is no SHA-256 fingerprint: 64 hexadecimal digits, with colons or without".into(),
+        );
+    }
+    for (i, byte) in out.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[i * 2..i * 2 + 2], 16)
+            .map_err(|_| "holds something else than hexadecimal digits and colons".to_owned())?;
+    }
+    Ok(out)
 }
 
 /// The rules of a box without `rules.toml`: a call for help is never lost for want of a file.

@@ -96,13 +96,56 @@ pub struct Camera {
     pub url: url::Url,
     pub username: Option<String>,
     pub password: Option<String>,
+    /// Basic may be answered on a line that is not encrypted.
+    pub basic_auth: bool,
+    /// What a `rtsps://` camera is known by.
+    pub trust: Option<CameraTrust>,
     /// Pull only while somebody reads.
     pub on_demand: bool,
-    pub transport_tcp: bool,
+    /// How long a camera on demand is kept after its last reader.
+    pub linger: Duration,
+    pub transport: CameraTransport,
     /// Registry data of the camera as a device on the map.
     pub unit: Option<String>,
     /// Fixed position, degrees WGS-84 (lat, lon).
     pub position: Option<(f64, f64)>,
+}
+
+impl Camera {
+    /// A camera with everything else as it is when nothing is written.
+    pub fn new(stream: StreamId, url: url::Url) -> Self {
+        Self {
+            stream,
+            url,
+            username: None,
+            password: None,
+            basic_auth: false,
+            trust: None,
+            on_demand: true,
+            linger: Duration::from_secs(10),
+            transport: CameraTransport::Tcp,
+            unit: None,
+            position: None,
+        }
+    }
+}
+
+/// How the packets of a pulled camera come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CameraTransport {
+    Tcp,
+    Udp,
+    /// UDP, and TCP from the moment on that UDP was refused or brought nothing.
+    Auto,
+}
+
+/// Which certificate a camera has to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CameraTrust {
+    /// Signed by one of these (PEM), for the host of the URL.
+    Authority(PathBuf),
+    /// SHA-256 of the certificate itself.
+    Fingerprint([u8; 32]),
 }
 
 /// A rule: a CEL condition over `report` and `track` that raises events.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::load::load_with;
 use super::secret::Credentials;
-use super::{Checks, Config, ConfigFault, Rule, Tls};
+use super::{CameraTransport, CameraTrust, Checks, Config, ConfigFault, Rule, Tls};
 use crate::event::Priority;
 
 const CHECKS: Checks = Checks {
@@ -381,6 +381,80 @@ password_file = "secrets/none"
 }
 
 #[test]
+fn cameras_with_certificates_and_sub_streams() {
+    let pin = "0c:".repeat(31) + "4B";
+    let text = format!(
+        r#"[[camera]]
+stream = "gate-1/main"
+url = "rtsps://192.0.2.10/a"
+sub_url = "rtsp://192.0.2.10/b"
+fingerprint = "{pin}"
+transport = "auto"
+linger_s = 0
+position = {{ lat = 1, lon = 2 }}
+
+[[camera]]
+stream = "gate-1/left"
+url = "rtsp://192.0.2.10/a"
+sub_url = "rtsp://192.0.2.10/b"
+transport = "auto"
+"#
+    );
+    let dir = dir(&[GATEWAY, ("devices.toml", &text)]);
+    let cameras = load(dir.path()).unwrap().cameras;
+    let names: Vec<_> = cameras.iter().map(|c| c.stream.to_string()).collect();
+    assert_eq!(
+        names,
+        [
+            "gate-1/main",
+            "gate-1/sub",
+            "gate-1/left",
+            "gate-1/left-sub"
+        ]
+    );
+    let mut sha256 = [0x0c; 32];
+    sha256[31] = 0x4b;
+    assert_eq!(cameras[0].trust, Some(CameraTrust::Fingerprint(sha256)));
+    assert_eq!(cameras[0].transport, CameraTransport::Tcp);
+    assert_eq!(cameras[2].transport, CameraTransport::Auto);
+    assert!(cameras[0].position.is_some() && cameras[1].position.is_none());
+
+    let text = r#"[[camera]]
+stream = "gate-1/main"
+url = "rtsps://192.0.2.10/a"
+
+[[camera]]
+stream = "gate-2/main"
+url = "rtsp://192.0.2.10/a"
+fingerprint = "zz"
+
+[[camera]]
+stream = "gate-2/sub"
+url = "rtsps://192.0.2.10/a"
+transport = "udp"
+ca_file = "gateway.toml"
+sub_stream = "gate-2/b"
+
+[[camera]]
+stream = "gate-3/main"
+url = "rtsp://192.0.2.10/a"
+sub_url = "rtsp://192.0.2.10/b"
+sub_stream = "gate-2/main"
+"#;
+    let all = faults(&[GATEWAY, ("devices.toml", text)]).join("\n");
+    for part in [
+        "devices.toml:1: camera[0]: is rtsps://, but nothing says which certificate is right",
+        "devices.toml:8: camera[1].fingerprint: is no SHA-256 fingerprint",
+        "devices.toml:5: camera[1]: has fingerprint or ca_file",
+        "devices.toml:13: camera[2].transport: is \"udp\"",
+        "devices.toml:10: camera[2]: has a sub_stream, but no sub_url",
+        "devices.toml:21: camera[3].sub_stream: \"gate-2/main\" is already used at line 6",
+    ] {
+        assert!(all.contains(part), "{part}\nis not in\n{all}");
+    }
+}
+
+#[test]
 fn faults_of_the_grid() {
     let text = "{\"type\": \"FeatureCollection\", \"features\": [\n{},\n{\"id\": \"bowtie\"}\n]}";
     assert_eq!(
@@ -492,7 +566,7 @@ fn the_shown_defaults_are_the_defaults() {
             p.kinds,
             k.url,
             k.on_demand,
-            k.transport_tcp
+            (k.transport, k.linger, k.basic_auth)
         )
     };
     assert_eq!(same(&shown), same(&bare));

@@ -250,9 +250,17 @@ pub(super) async fn patch(
             StatusCode::PRECONDITION_FAILED,
             "the session has another entity tag",
         ),
-        Patched::Restart => error(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "ICE restarts are not done here; make a new session",
+        Patched::Restarted { fragment, etag } => {
+            let mut r = fragment.into_response();
+            r.headers_mut().insert(CONTENT_TYPE, FRAGMENT);
+            if let Ok(v) = HeaderValue::from_str(&etag) {
+                r.headers_mut().insert(ETAG, v);
+            }
+            r
+        }
+        Patched::BadFragment => error(
+            StatusCode::BAD_REQUEST,
+            "an ICE restart needs a=ice-ufrag (4 to 256 characters) and a=ice-pwd",
         ),
     };
     open_to_all_origins(r.headers_mut());

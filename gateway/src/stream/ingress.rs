@@ -120,6 +120,13 @@ impl Ingress {
         }
     }
 
+    /// Waits for gaps of medium `index` differently from now on.
+    pub fn set_window(&mut self, index: usize, window: Window) {
+        if let Some(input) = self.media.get_mut(index) {
+            input.assembler.set_window(window);
+        }
+    }
+
     pub fn publisher(&self) -> &Publisher {
         &self.publisher
     }
@@ -484,7 +491,10 @@ mod tests {
     async fn frames_carry_when_they_were_captured() {
         let mut c = Camera::open().await;
         let (error, unsure) = c.frame(0, None);
-        assert!(error.unsigned_abs() <= u64::from(unsure), "{error} ± {unsure}");
+        assert!(
+            error.unsigned_abs() <= u64::from(unsure),
+            "{error} ± {unsure}"
+        );
         assert!(unsure >= 250, "by arrival alone: {unsure}");
         c.frame(20, Some(Source::SenderReports));
         let (error, unsure) = c.frame(40, None);

@@ -83,7 +83,11 @@ fn mid(s: &mut String, section: &Section) {
 fn medium_section(s: &mut String, section: &Section, a: &Agreed, we_send: bool) {
     let f = &a.format;
     let pt = f.payload_type;
-    line(s, &format!("m={} 9 {} {pt}", section.media, section.proto));
+    let types = a.rtx.map_or(pt.to_string(), |rtx| format!("{pt} {rtx}"));
+    line(
+        s,
+        &format!("m={} 9 {} {types}", section.media, section.proto),
+    );
     line(s, "c=IN IP4 0.0.0.0");
     line(s, "a=rtcp:9 IN IP4 0.0.0.0");
     mid(s, section);
@@ -101,13 +105,23 @@ fn medium_section(s: &mut String, section: &Section, a: &Agreed, we_send: bool) 
     if let Some(fmtp) = &f.fmtp {
         line(s, &format!("a=fmtp:{pt} {fmtp}"));
     }
-    for (offered, what) in [(f.nack, "nack"), (f.pli, "nack pli"), (f.fir, "ccm fir")] {
+    let feedback = [
+        (f.nack, "nack"),
+        (f.pli, "nack pli"),
+        (f.fir, "ccm fir"),
+        (f.remb && !we_send, "goog-remb"),
+    ];
+    for (offered, what) in feedback {
         if offered {
             line(s, &format!("a=rtcp-fb:{pt} {what}"));
         }
     }
     if let Some(id) = a.abs_capture_time {
         line(s, &format!("a=extmap:{id} {CAPTURE_TIME_URI}"));
+    }
+    if let Some(rtx) = a.rtx {
+        line(s, &format!("a=rtpmap:{rtx} rtx/{}", f.clock_rate));
+        line(s, &format!("a=fmtp:{rtx} apt={pt}"));
     }
     if we_send {
         let ssrc = a.ssrc;
@@ -118,8 +132,6 @@ fn medium_section(s: &mut String, section: &Section, a: &Agreed, we_send: bool) 
 }
 
 fn transport(s: &mut String, offer: &Offer, local: &Local) {
-    line(s, &format!("a=ice-ufrag:{}", local.ufrag));
-    line(s, &format!("a=ice-pwd:{}", local.password));
     line(
         s,
         &format!("a=fingerprint:sha-256 {}", colons(&local.fingerprint)),
@@ -132,6 +144,13 @@ fn transport(s: &mut String, offer: &Offer, local: &Local) {
             "a=setup:passive"
         },
     );
+    reached(s, local);
+}
+
+/// Credentials and candidates.
+fn reached(s: &mut String, local: &Local) {
+    line(s, &format!("a=ice-ufrag:{}", local.ufrag));
+    line(s, &format!("a=ice-pwd:{}", local.password));
     for (i, ip) in (0u32..).zip(&local.addresses) {
         // RFC 8445 §5.1.2.1: host candidates 126; loopback and TCP last.
         let rank = 65_535 - i.min(1000) - if ip.is_loopback() { 2000 } else { 0 };
@@ -148,6 +167,21 @@ fn transport(s: &mut String, offer: &Offer, local: &Local) {
         );
     }
     line(s, "a=end-of-candidates");
+}
+
+/// The fragment that answers an ICE restart (RFC 8840, RFC 9725 §4.3.3). The bundled section is named as the client
+/// named it in `theirs`.
+pub fn fragment(theirs: &str, local: &Local) -> String {
+    let mut s = String::with_capacity(1024);
+    line(&mut s, "a=ice-lite");
+    for begin in ["a=group:BUNDLE", "m=", "a=mid:"] {
+        let named = theirs.lines().map(str::trim).find(|l| l.starts_with(begin));
+        if let Some(l) = named.filter(|l| l.len() < 200 && !l.contains(char::is_control)) {
+            line(&mut s, l);
+        }
+    }
+    reached(&mut s, local);
+    s
 }
 
 fn colons(bytes: &[u8]) -> String {
@@ -249,6 +283,39 @@ mod tests {
         assert!(text.contains("a=group:BUNDLE 0\r\n"), "{text}");
         assert!(text.contains("m=video 0 "), "{text}");
         assert!(text.contains("m=application 0 "), "{text}");
+    }
+
+    #[test]
+    fn a_publisher_may_retransmit_and_is_told_how_much_to_send() {
+        let sending = CHROMIUM.replace("recvonly", "sendonly");
+        let offer = offer::parse(&sending).unwrap();
+        let text = write(&offer, &plan::publish(&offer).unwrap(), &local());
+        for line in [
+            "m=video 9 UDP/TLS/RTP/SAVPF 102 103\r\n",
+            "a=rtpmap:103 rtx/90000\r\na=fmtp:103 apt=102\r\n",
+            "a=rtcp-fb:102 goog-remb\r\n",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("transport-cc"), "not done");
+        let offer = offer::parse(CHROMIUM).unwrap();
+        let play = plan::play(&offer, &[h264(&[]), opus()]).unwrap();
+        let text = write(&offer, &play, &local());
+        assert!(!text.contains("rtx") && !text.contains("remb"), "{text}");
+    }
+
+    #[test]
+    fn a_restart_is_answered_in_the_clients_words() {
+        let theirs = "a=ice-options:trickle\r\na=group:BUNDLE 0 1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n\
+            a=ice-ufrag:EsAx\r\na=ice-pwd:x\r\na=candidate:1 1 udp 1 192.0.2.9 1 typ host\r\n";
+        let text = fragment(theirs, &local());
+        let begin = format!(
+            "a=ice-lite\r\na=group:BUNDLE 0 1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=ice-ufrag:{}\r\n",
+            "u".repeat(16)
+        );
+        assert!(text.starts_with(&begin), "{text}");
+        assert!(text.contains(" 192.0.2.1 8189 typ host\r\n") && !text.contains("192.0.2.9"));
+        assert!(text.ends_with("a=end-of-candidates\r\n"));
     }
 
     #[test]

@@ -8,6 +8,8 @@ const PSFB: u8 = 206;
 const NACK: u8 = 1;
 const PLI: u8 = 1;
 const FIR: u8 = 4;
+/// Application layer feedback.
+const ALFB: u8 = 15;
 
 /// Sequence numbers one compound packet can ask for; more are not looked at.
 const NACK_MAX: usize = 512;
@@ -114,6 +116,25 @@ pub fn nack(own: u32, source: u32, seqs: &[u16]) -> Vec<u8> {
     p
 }
 
+/// How much may be sent by these sources together, bits per second (draft-alvestrand-rmcat-remb-03 §2.2).
+pub fn remb(own: u32, sources: &[u32], bits_per_second: u64) -> Vec<u8> {
+    const SOURCES_MAX: usize = 8;
+    let sources = &sources[..sources.len().min(SOURCES_MAX)];
+    let exponent = (64 - bits_per_second.leading_zeros()).saturating_sub(18);
+    let mantissa = u32::try_from(bits_per_second >> exponent).unwrap_or(0x3_ffff);
+    let count = u32::try_from(sources.len()).unwrap_or(0);
+    let mut p = vec![0x80 | ALFB, PSFB];
+    p.extend(u16::try_from(4 + sources.len()).unwrap_or(4).to_be_bytes());
+    p.extend(own.to_be_bytes());
+    p.extend([0; 4]);
+    p.extend(b"REMB");
+    p.extend((count << 24 | exponent << 18 | mantissa).to_be_bytes());
+    for s in sources {
+        p.extend(s.to_be_bytes());
+    }
+    p
+}
+
 /// Is this RTCP rather than RTP (RFC 5761 §4)?
 pub fn is_rtcp(packet: &[u8]) -> bool {
     matches!(packet.get(1), Some(192..=223))
@@ -151,6 +172,20 @@ mod tests {
             ]
         );
         assert!(is_rtcp(&p) && !is_rtcp(&[0x80, 96]));
+    }
+
+    /// Checked against the draft's layout by hand: 1,500,000 is 187,500 times 2^3.
+    #[test]
+    fn remb_is_laid_out_as_in_the_draft() {
+        let p = remb(1, &[0xa, 0xb], 1_500_000);
+        let wanted = [
+            &[0x8f, 206, 0, 6, 0, 0, 0, 1, 0, 0, 0, 0][..],
+            b"REMB",
+            &[2, 3 << 2 | 2, 0xdc, 0x6c, 0, 0, 0, 0xa, 0, 0, 0, 0xb],
+        ];
+        assert_eq!(p, wanted.concat());
+        assert!(parse(&p).is_empty());
+        assert_eq!(remb(1, &[], 100)[16..], [0, 0, 0, 100]);
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rtc::crypto::RTCCryptoProvider;
 use rtc::stun::attributes::{
     ATTR_ICE_CONTROLLED, ATTR_ICE_CONTROLLING, ATTR_USE_CANDIDATE, ATTR_USERNAME,
@@ -78,11 +79,22 @@ pub struct Checked {
     pub selected: bool,
 }
 
+/// What the other side proves itself by, towards us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    pub ufrag: String,
+    pub password: String,
+}
+
+/// Credentials of an ICE restart, until the first right check with them (RFC 8445 §2.4): the former ones serve so long.
+pub type Restart = Arc<Mutex<Option<Credentials>>>;
+
 /// The ICE state of one session.
 pub struct Lite {
     crypto: Arc<dyn RTCCryptoProvider>,
     ufrag: String,
     password: String,
+    restart: Restart,
     remote: Option<SocketAddr>,
     last_check: Option<Instant>,
 }
@@ -93,9 +105,17 @@ impl Lite {
             crypto,
             ufrag: ufrag.to_owned(),
             password: password.to_owned(),
+            restart: Restart::default(),
             remote: None,
             last_check: None,
         }
+    }
+
+    /// Looks into `restart` for new credentials.
+    #[must_use]
+    pub fn with_restart(mut self, restart: Restart) -> Self {
+        self.restart = restart;
+        self
     }
 
     /// Where to send to, once known.
@@ -118,9 +138,13 @@ impl Lite {
         from: SocketAddr,
         datagram: &[u8],
     ) -> Result<Checked, Refused> {
-        if ufrag_of(datagram) != Some(self.ufrag.as_str()) {
-            return Err(Refused::NotOurs);
-        }
+        let asked = ufrag_of(datagram).ok_or(Refused::NotOurs)?;
+        let renewed = if asked == self.ufrag {
+            None
+        } else {
+            let next = self.restart.lock().clone();
+            Some(next.filter(|c| c.ufrag == asked).ok_or(Refused::NotOurs)?)
+        };
         let mut request = Message::new();
         request
             .unmarshal_binary(datagram)
@@ -129,8 +153,17 @@ impl Lite {
             return Err(Refused::Malformed);
         }
         let crypto = self.crypto.crypto();
-        MessageIntegrity::check(&mut request, self.password.as_bytes(), crypto)
+        let password = renewed.as_ref().map_or(&self.password, |c| &c.password);
+        MessageIntegrity::check(&mut request, password.as_bytes(), crypto)
             .map_err(|_| Refused::NotOurs)?;
+        let restarted = renewed.is_some();
+        if let Some(c) = renewed {
+            (self.ufrag, self.password) = (c.ufrag, c.password);
+            let mut next = self.restart.lock();
+            if next.as_ref().is_some_and(|n| n.ufrag == self.ufrag) {
+                *next = None;
+            }
+        }
         if request.contains(ATTR_ICE_CONTROLLED) && !request.contains(ATTR_ICE_CONTROLLING) {
             // Role conflict: a lite agent is always controlled (RFC 8445 §7.3.1.1).
             let response = self.respond(&request, None).ok_or(Refused::Malformed)?;
@@ -145,7 +178,8 @@ impl Lite {
         self.last_check = Some(now);
         // Before the nomination the first checked pair serves: with regular nomination it is soon replaced.
         let nominated = request.contains(ATTR_USE_CANDIDATE);
-        let selected = (nominated || self.remote.is_none()) && self.remote != Some(from);
+        let selected =
+            (nominated || restarted || self.remote.is_none()) && self.remote != Some(from);
         if selected {
             self.remote = Some(from);
         }
@@ -241,6 +275,33 @@ pub(super) mod tests {
         assert!(l.handle(now, b, &nominated).unwrap().selected);
         assert_eq!(l.remote(), Some(b));
         assert_eq!(l.consent_until(), Some(now + CONSENT));
+    }
+
+    #[test]
+    fn a_restart_takes_over_with_its_first_right_check() {
+        let restart = Restart::default();
+        let mut l = lite().with_restart(restart.clone());
+        let now = Instant::now();
+        let (a, b): (SocketAddr, SocketAddr) =
+            (([192, 0, 2, 1], 1).into(), ([198, 51, 100, 2], 2).into());
+        let old = request("ours:theirs", "secret", true);
+        let new = request("renewed:others", "fresh", false);
+        l.handle(now, a, &old).unwrap();
+        assert_eq!(l.handle(now, b, &new), Err(Refused::NotOurs), "none yet");
+        *restart.lock() = Some(Credentials {
+            ufrag: "renewed".into(),
+            password: "fresh".into(),
+        });
+        let wrong = request("renewed:others", "secret", true);
+        assert_eq!(l.handle(now, b, &wrong), Err(Refused::NotOurs));
+        assert!(
+            l.handle(now, a, &old).is_ok(),
+            "the former ones still serve"
+        );
+        assert!(l.handle(now, b, &new).unwrap().selected);
+        assert_eq!(l.remote(), Some(b));
+        assert_eq!(l.handle(now, a, &old), Err(Refused::NotOurs), "over");
+        assert_eq!(*restart.lock(), None);
     }
 
     #[test]

@@ -3,17 +3,18 @@
 //!
 //! Not here: SRTP, sockets, frames (`stream::Ingress`), when a reader needs a key frame (the stream tells).
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kerbside_codecs::media::MediumKind;
 use kerbside_codecs::rtp::extension::{self, CaptureTime};
 use kerbside_codecs::rtp::rtcp::{self, Reception, Report};
-use kerbside_codecs::rtp::{ExtendSeq, Packet, Window};
+use kerbside_codecs::rtp::{Packet, Window};
 
+use super::bandwidth::Bandwidth;
 use super::feedback;
-use super::metrics::dropped;
+use super::metrics::{PACKETS, dropped};
+use super::missing::Missing;
 use super::plan::Plan;
 
 /// A gap is waited for while its packets are asked for again.
@@ -21,15 +22,26 @@ pub const WINDOW: Window = Window {
     packets_max: 512,
     wait_max: Duration::from_millis(300),
 };
-/// A missing packet may only be late: it is asked for after this.
-const NACK_AFTER: Duration = Duration::from_millis(10);
-const NACK_AGAIN: Duration = Duration::from_millis(80);
-const NACK_TIMES: u8 = 4;
-const MISSING_MAX: usize = 512;
-/// A gap larger than this is no loss but a new start of the sender.
-const GAP_MAX: u64 = 1000;
+/// Nothing is asked for again: only what comes in the wrong order is waited for, so that sound does not stop for each
+/// lost packet.
+const WINDOW_WITHOUT_NACK: Window = Window {
+    packets_max: 64,
+    wait_max: Duration::from_millis(60),
+};
 /// Shortest time between two key frames asked for because frames were lost.
 const PLI_EVERY: Duration = Duration::from_secs(1);
+
+/// How long each medium of a plan waits for gaps.
+pub fn windows(plan: &Plan) -> impl Iterator<Item = (usize, Window)> {
+    plan.media.iter().map(|a| {
+        let window = if a.format.nack {
+            WINDOW
+        } else {
+            WINDOW_WITHOUT_NACK
+        };
+        (usize::from(a.medium), window)
+    })
+}
 
 /// The receiving side of one session: a lane per medium.
 pub struct Lanes {
@@ -41,11 +53,15 @@ pub struct Lanes {
     key_frame_due: bool,
     /// Packets and key frames asked for since the last call of [`Self::asked`].
     asked: (u64, u64),
+    /// What the publisher may send, where it wants to be told.
+    bandwidth: Option<Bandwidth>,
 }
 
 struct Lane {
     medium: usize,
     payload_type: u8,
+    /// Payload type of retransmissions.
+    rtx: Option<u8>,
     is_video: bool,
     nack: bool,
     capture_time: Option<u8>,
@@ -54,14 +70,38 @@ struct Lane {
     missing: Missing,
 }
 
+impl Lane {
+    /// A retransmission (RFC 4588 §4) as the packet it repeats; None when it is of no use. Padding that probes the line
+    /// comes this way too.
+    fn unwrap(&mut self, mut packet: Packet, now: Instant) -> Option<Packet> {
+        let (Some(source), Some(number)) = (self.source, packet.payload.first_chunk::<2>()) else {
+            dropped("rtx_of_nothing");
+            return None;
+        };
+        let seq = u16::from_be_bytes(*number);
+        // Only what was asked for: an old number would look like a new start of the source.
+        if !self.missing.retransmitted(seq, now) {
+            dropped("rtx_not_missing");
+            return None;
+        }
+        PACKETS.with_label_values(&["repaired"]).inc();
+        packet.payload = packet.payload.slice(2..);
+        packet.header.seq = seq;
+        packet.header.ssrc = source;
+        packet.header.payload_type = self.payload_type;
+        Some(packet)
+    }
+}
+
 impl Lanes {
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &Plan, now: Instant) -> Self {
         let lanes = plan
             .media
             .iter()
             .map(|a| Lane {
                 medium: usize::from(a.medium),
                 payload_type: a.format.payload_type,
+                rtx: a.rtx,
                 is_video: a.codec.codec.kind() == MediumKind::Video,
                 nack: a.format.nack,
                 capture_time: a.abs_capture_time,
@@ -70,12 +110,14 @@ impl Lanes {
                 missing: Missing::default(),
             })
             .collect();
+        let wants_bandwidth = plan.media.iter().find(|a| a.format.remb);
         Self {
             lanes,
             own: rand::random::<u32>() | 1,
             last_pli: None,
             key_frame_due: false,
             asked: (0, 0),
+            bandwidth: wants_bandwidth.map(|a| Bandwidth::new(a.codec.clock_rate, now)),
         }
     }
 
@@ -90,14 +132,21 @@ impl Lanes {
             }
         };
         let header = packet.header;
-        let Some(lane) = self
-            .lanes
-            .iter_mut()
-            .find(|l| l.payload_type == header.payload_type)
-        else {
+        let of =
+            |l: &Lane| l.payload_type == header.payload_type || l.rtx == Some(header.payload_type);
+        let Some(lane) = self.lanes.iter_mut().find(|l| of(l)) else {
             dropped("payload_type_not_agreed");
             return None;
         };
+        if lane.rtx == Some(header.payload_type) {
+            if let Some(b) = &mut self.bandwidth {
+                b.packet(bytes.len(), None, now);
+            }
+            return Some((lane.medium, lane.unwrap(packet, now)?));
+        }
+        if let Some(b) = &mut self.bandwidth {
+            b.packet(bytes.len(), lane.is_video.then_some(header.time), now);
+        }
         lane.reception.packet(&header, now);
         if lane.source != Some(header.ssrc) {
             lane.source = Some(header.ssrc);
@@ -176,69 +225,32 @@ impl Lanes {
 
     /// When [`Self::repairs`] has something to do, if nothing comes in.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.lanes.iter().filter_map(|l| l.missing.next()).min()
+        self.lanes
+            .iter()
+            .filter_map(|l| l.missing.poll_timeout())
+            .min()
     }
 
-    /// A receiver report for each source.
+    /// A receiver report for each source, and how much may be sent.
     pub fn reports(&mut self, now: Instant) -> Vec<Vec<u8>> {
         let own = self.own;
-        self.lanes
+        let mut out: Vec<_> = self
+            .lanes
             .iter_mut()
             .filter_map(|l| l.reception.receiver_report(own, now))
-            .collect()
-    }
-}
-
-/// Sequence numbers that did not come yet.
-#[derive(Default)]
-struct Missing {
-    extend: ExtendSeq,
-    next: Option<u64>,
-    /// When it is due to be asked for, and how often it was.
-    asked: BTreeMap<u64, (Instant, u8)>,
-}
-
-impl Missing {
-    fn received(&mut self, seq: u16, now: Instant) {
-        let seq = self.extend.extend(seq);
-        let next = self.next.unwrap_or(seq);
-        if seq < next {
-            self.asked.remove(&seq);
-            return;
+            .collect();
+        let sources: Vec<u32> = self.lanes.iter().filter_map(|l| l.source).collect();
+        if let Some(b) = &mut self.bandwidth
+            && !sources.is_empty()
+        {
+            let (lost, received) = self
+                .lanes
+                .iter()
+                .map(|l| l.missing.counts())
+                .fold((0, 0), |a, c| (a.0 + c.0, a.1 + c.1));
+            out.push(feedback::remb(own, &sources, b.report(lost, received, now)));
         }
-        if seq - next > GAP_MAX {
-            self.asked.clear();
-        } else {
-            for gap in next..seq {
-                self.asked.insert(gap, (now + NACK_AFTER, 0));
-            }
-            while self.asked.len() > MISSING_MAX {
-                self.asked.pop_first();
-            }
-        }
-        self.next = Some(seq + 1);
-    }
-
-    fn due(&mut self, now: Instant) -> Vec<u16> {
-        let mut out = Vec::new();
-        self.asked.retain(|seq, (at, times)| {
-            if *at > now {
-                return true;
-            }
-            if *times >= NACK_TIMES {
-                return false;
-            }
-            *times += 1;
-            *at = now + NACK_AGAIN;
-            #[allow(clippy::cast_possible_truncation, reason = "the low part is meant")]
-            out.push(*seq as u16);
-            true
-        });
         out
-    }
-
-    fn next(&self) -> Option<Instant> {
-        self.asked.values().map(|(at, _)| *at).min()
     }
 }
 
@@ -252,7 +264,7 @@ mod tests {
     fn lanes() -> Lanes {
         let text = offer::tests::CHROMIUM.replace("recvonly", "sendonly");
         let agreed = plan::publish(&offer::parse(&text).unwrap()).unwrap();
-        Lanes::new(&agreed)
+        Lanes::new(&agreed, Instant::now())
     }
 
     fn packet(payload_type: u8, seq: u16) -> Bytes {
@@ -279,7 +291,7 @@ mod tests {
         );
         assert!(l.rtp(now, &packet(99, 1)).is_none());
         assert!(l.rtp(now, &Bytes::from_static(b"short")).is_none());
-        assert_eq!(l.reports(now).len(), 1);
+        assert_eq!(l.reports(now).len(), 2, "reception and bandwidth");
         assert!(l.key_frame_request(now).is_none(), "no video source yet");
         l.rtp(now, &packet(102, 1));
         assert_eq!(l.repairs(now, false).len(), 1, "now there is one");
@@ -292,7 +304,7 @@ mod tests {
             .replace("recvonly", "sendonly")
             .replace("a=mid:1\r\n", &line);
         let agreed = plan::publish(&offer::parse(&text).unwrap()).unwrap();
-        let l = Lanes::new(&agreed);
+        let l = Lanes::new(&agreed, Instant::now());
         let captured = kerbside_codecs::media::Captured {
             utc_us: 1_795_219_200_000_000,
             uncertainty_us: 0,
@@ -321,13 +333,58 @@ mod tests {
         };
         assert_eq!(feedback::parse(&asked[0]), [nack]);
         l.rtp(due, &packet(102, 11));
-        let mut nacks = 0;
+        let (mut nacks, mut last) = (0, due);
         while let Some(at) = l.poll_timeout() {
             nacks += l.repairs(at, false).len();
+            last = at;
         }
-        assert_eq!(nacks, usize::from(NACK_TIMES) - 1);
-        assert_eq!(l.asked(), (2 + u64::from(NACK_TIMES) - 1, 0), "packets");
+        assert!((2..8).contains(&nacks), "{nacks}");
+        assert!(last < t + WINDOW.wait_max * 2);
+        assert_eq!(l.asked().0, 2 + nacks as u64, "packets");
         assert_eq!(l.asked(), (0, 0), "since the last call");
+    }
+
+    #[test]
+    fn retransmissions_come_back_in_their_place() {
+        let mut l = lanes();
+        let t = Instant::now();
+        let rtx = |osn: u16, ssrc: u32| {
+            let mut p = packet(103, 900).to_vec();
+            p[8..12].copy_from_slice(&ssrc.to_be_bytes());
+            p.splice(12..12, osn.to_be_bytes());
+            Bytes::from(p)
+        };
+        assert!(l.rtp(t, &rtx(1, 70)).is_none(), "of no source yet");
+        l.rtp(t, &packet(102, 10));
+        l.rtp(t, &packet(102, 12));
+        let due = l.poll_timeout().unwrap();
+        assert_eq!(l.repairs(due, false).len(), 1);
+        let (medium, p) = l.rtp(due, &rtx(11, 70)).unwrap();
+        assert_eq!((medium, p.header.seq, p.header.ssrc), (0, 11, 7));
+        assert_eq!(
+            (p.header.payload_type, &p.payload[..]),
+            (102, &b"media"[..])
+        );
+        for padding in [
+            rtx(11, 70),
+            rtx(9, 70),
+            rtx(40_000, 70),
+            packet(103, 1).slice(..12),
+        ] {
+            assert!(l.rtp(due, &padding).is_none());
+        }
+        assert!(l.poll_timeout().is_none(), "nothing is missing");
+    }
+
+    #[test]
+    fn a_publisher_that_wants_it_is_told_how_much_to_send() {
+        let mut l = lanes();
+        let t = Instant::now();
+        assert!(l.reports(t).is_empty());
+        l.rtp(t, &packet(102, 1));
+        let told = l.reports(t);
+        let remb = told.last().unwrap();
+        assert_eq!((remb[1], &remb[12..16]), (206, &b"REMB"[..]));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub static SESSIONS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     )
 });
 
-/// Labels: `in`, `out` (media), `resent`.
+/// Labels: `in`, `out` (media), `resent` (to readers), `repaired` (retransmissions of publishers that were missing).
 pub static PACKETS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     metrics::counter(
         "kerbside_webrtc_packets_total",

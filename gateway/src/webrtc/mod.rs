@@ -3,13 +3,14 @@
 //! Here: offers to answers and sessions, ICE-lite, DTLS, SRTP, RTP of one peer. Not here: HTTP (`screen::whip`,
 //! `screen::whep`), who may do what (`registry`), frames (`stream`).
 //!
-//! `offer`, `plan`, `answer`, `ice`, `hello`, `secure`, `feedback`, `notices`, `egress`, `ingress` are pure: bytes and time in, bytes and frames
+//! `offer`, `plan`, `answer`, `ice`, `hello`, `secure`, `feedback`, `missing`, `bandwidth`, `notices`, `egress`, `ingress` are pure: bytes and time in, bytes and frames
 //! out. `hub` and `tcp` receive, `session` is the task that owns one peer.
 //!
 //! The library's peer connection is not used, only its DTLS, SRTP and STUN: the answers, the payload types and the
 //! way of a packet are ours, so a frame is cut once for all readers and retransmissions come from the ring.
 
 mod answer;
+mod bandwidth;
 mod egress;
 mod feedback;
 mod hello;
@@ -17,7 +18,10 @@ mod hub;
 mod ice;
 mod inbox;
 mod ingress;
+#[cfg(test)]
+mod lossy_tests;
 mod metrics;
+mod missing;
 mod notices;
 mod offer;
 mod plan;
@@ -71,6 +75,19 @@ struct Shared {
     streams: Streams,
 }
 
+impl Shared {
+    /// How a session with these credentials is reached.
+    fn local(&self, ufrag: &str, password: &str) -> Local {
+        Local {
+            ufrag: ufrag.to_owned(),
+            password: password.to_owned(),
+            fingerprint: self.identity.fingerprint,
+            addresses: self.addresses.clone(),
+            port: self.address.port(),
+        }
+    }
+}
+
 /// What the client gets for its offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -108,16 +125,18 @@ pub enum OfferError {
 }
 
 /// What became of a PATCH.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Patched {
     /// 204: taken notice of; an ICE-lite side needs no candidates.
     Accepted,
+    /// 200: an ICE restart (RFC 9725 §4.3.3). The fragment with our new credentials, and the new entity tag.
+    Restarted { fragment: String, etag: String },
     /// 404
     NotFound,
     /// 412: another entity tag.
     Stale,
-    /// 422: ICE restarts are not done; a new session has to be made.
-    Restart,
+    /// 400: a new user fragment without its password.
+    BadFragment,
 }
 
 impl WebRtc {
@@ -264,18 +283,34 @@ impl WebRtc {
         let Some((etag, remote_ufrag)) = self.shared.sessions.find(id, who) else {
             return Patched::NotFound;
         };
-        if if_match.is_some_and(|m| m != "*" && m != etag) {
+        // The quoted asterisk is that of RFC 9725's examples.
+        if if_match.is_some_and(|m| !["*", "\"*\"", &etag].contains(&m)) {
             return Patched::Stale;
         }
-        let restarts = fragment
-            .lines()
-            .filter_map(|l| l.trim().strip_prefix("a=ice-ufrag:"))
-            .any(|u| u.trim() != remote_ufrag);
-        if restarts {
-            Patched::Restart
-        } else {
-            Patched::Accepted
+        let of = |name: &str| {
+            let mut lines = fragment.lines();
+            lines
+                .find_map(|l| l.trim().strip_prefix(name))
+                .map(str::trim)
+        };
+        let Some(theirs) = of("a=ice-ufrag:").filter(|u| *u != remote_ufrag) else {
+            return Patched::Accepted;
+        };
+        if of("a=ice-pwd:").is_none_or(str::is_empty) || !(4..=256).contains(&theirs.len()) {
+            return Patched::BadFragment;
         }
+        let s = &*self.shared;
+        let new = ice::Credentials {
+            ufrag: random_hex::<8>(),
+            password: random_hex::<16>(),
+        };
+        let Some(etag) = s.sessions.restart(id, who, theirs, &new) else {
+            return Patched::NotFound;
+        };
+        tracing::info!(who = who.name(), "WebRTC session restarts ICE");
+        let local = s.local(&new.ufrag, &new.password);
+        let fragment = answer::fragment(fragment, &local);
+        Patched::Restarted { fragment, etag }
     }
 
     fn open(
@@ -291,6 +326,7 @@ impl WebRtc {
         let (ufrag, password) = (random_hex::<8>(), random_hex::<16>());
         let secure = Secure::new(s.identity.clone(), offer.fingerprint, offer.wants_us_active);
         let inbox = Arc::<Inbox>::default();
+        let restart = ice::Restart::default();
         let id = random_hex::<16>();
         let entry = Entry {
             id: id.as_str().into(),
@@ -298,20 +334,11 @@ impl WebRtc {
             role,
             remote_ufrag: offer.ice_ufrag.clone(),
             inbox: inbox.clone(),
+            restart: restart.clone(),
         };
         let seat = s.sessions.open(&ufrag, entry).map_err(OfferError::Full)?;
-        let ice = Lite::new(s.identity.crypto.clone(), &ufrag, &password);
-        let sdp = answer::write(
-            offer,
-            &plan,
-            &Local {
-                ufrag: ufrag.clone(),
-                password,
-                fingerprint: s.identity.fingerprint,
-                addresses: s.addresses.clone(),
-                port: s.address.port(),
-            },
-        );
+        let ice = Lite::new(s.identity.crypto.clone(), &ufrag, &password).with_restart(restart);
+        let sdp = answer::write(offer, &plan, &s.local(&ufrag, &password));
         let session = Session {
             stream: stream.clone(),
             streams: s.streams.clone(),

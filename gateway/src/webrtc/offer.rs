@@ -75,6 +75,8 @@ pub struct Format {
     pub nack: bool,
     pub pli: bool,
     pub fir: bool,
+    /// It wants to be told how much to send (REMB).
+    pub remb: bool,
 }
 
 impl Format {
@@ -254,6 +256,7 @@ fn format(m: &Media, fmt: &str) -> Option<Format> {
         nack: feedback("nack"),
         pli: feedback("nack pli"),
         fir: feedback("ccm fir"),
+        remb: feedback("goog-remb"),
     })
 }
 

@@ -27,6 +27,8 @@ pub struct Agreed {
     pub medium: u8,
     pub codec: Medium,
     pub format: Format,
+    /// Payload type of retransmissions (RFC 4588), when we receive.
+    pub rtx: Option<u8>,
     /// Our SSRC when we send.
     pub ssrc: u32,
     /// Id of the header extension abs-capture-time; when we send, one of the one-byte form.
@@ -58,6 +60,7 @@ pub fn play(offer: &Offer, media: &[Medium]) -> Result<Plan, String> {
                 medium: m,
                 codec: medium.clone(),
                 format,
+                rtx: None,
                 ssrc: new_ssrc(),
                 abs_capture_time: section.abs_capture_time.filter(|id| *id <= ONE_BYTE_ID_MAX),
             });
@@ -112,6 +115,7 @@ pub fn publish(offer: &Offer) -> Result<Plan, String> {
                 section: i,
                 medium: 0,
                 codec,
+                rtx: rtx_of(section, format),
                 format: format.clone(),
                 ssrc: new_ssrc(),
                 abs_capture_time: section.abs_capture_time,
@@ -134,6 +138,16 @@ pub fn publish(offer: &Offer) -> Result<Plan, String> {
         data: None,
         we_send: false,
     })
+}
+
+/// Without NACK nobody asks for retransmissions.
+fn rtx_of(section: &Section, of: &Format) -> Option<u8> {
+    section
+        .formats
+        .iter()
+        .filter(|f| of.nack && f.name.eq_ignore_ascii_case("rtx") && f.clock_rate == of.clock_rate)
+        .find(|f| f.param("apt").and_then(|a| a.parse().ok()) == Some(of.payload_type))
+        .map(|f| f.payload_type)
 }
 
 fn usable(

@@ -10,7 +10,7 @@ use kerbside_codecs::rtp::rtcp::Report;
 use tokio::time::{Sleep, sleep_until};
 
 use super::inbox::Inbox;
-use super::ingress::{Lanes, WINDOW};
+use super::ingress::{self, Lanes, WINDOW};
 use super::metrics::{ENDED, JOIN, PACKETS, dropped};
 use super::plan::Plan;
 use super::sessions::{Datagram, Role};
@@ -100,7 +100,7 @@ impl Session {
     }
 
     async fn publish_until(&mut self) -> End {
-        let mut lanes = Lanes::new(&self.plan);
+        let mut lanes = Lanes::new(&self.plan, Instant::now());
         let mut ingress: Option<Ingress> = None;
         let mut reports = Reports::default();
         let mut joined = false;
@@ -177,7 +177,13 @@ impl Session {
     fn begin(&self) -> Result<Ingress, End> {
         let media: Vec<_> = self.plan.media.iter().map(|a| a.codec.clone()).collect();
         match self.streams.publish(&self.stream, media.clone(), "whip") {
-            Ok(p) => Ok(Ingress::new(p, "whip", &media, WINDOW, Instant::now())),
+            Ok(p) => {
+                let mut ingress = Ingress::new(p, "whip", &media, WINDOW, Instant::now());
+                for (medium, window) in ingress::windows(&self.plan) {
+                    ingress.set_window(medium, window);
+                }
+                Ok(ingress)
+            }
             Err(error) => {
                 tracing::warn!(stream = %self.stream, %error, "cannot be published");
                 Err(End("streams_full"))

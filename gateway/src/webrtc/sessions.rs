@@ -11,6 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
+use super::ice;
 use super::inbox::Inbox;
 use super::metrics::SESSIONS;
 use crate::registry::Principal;
@@ -18,6 +19,8 @@ use crate::stream::Kick;
 
 /// Addresses one session may be heard from; the oldest is forgotten.
 const ADDRESSES_MAX: usize = 8;
+/// User fragments of ICE restarts one session is found by.
+const RENEWED_MAX: usize = 2;
 /// Sessions one device may publish by at once: its cameras, and those about to be superseded. One device that asks
 /// again and again must not take the places of all the others.
 const PUBLISHED_MAX: usize = 16;
@@ -71,11 +74,17 @@ pub struct Entry {
     /// The other side's user fragment: a PATCH with another one is an ICE restart.
     pub remote_ufrag: String,
     pub inbox: Arc<Inbox>,
+    /// Where the session looks for the credentials of an ICE restart.
+    pub restart: ice::Restart,
 }
 
 #[derive(Default)]
 struct Table {
     by_ufrag: HashMap<Arc<str>, Entry>,
+    /// User fragments of ICE restarts: the first one of their session.
+    renewed: HashMap<Arc<str>, Arc<str>>,
+    /// The other way round, oldest first.
+    renewals: HashMap<Arc<str>, Vec<Arc<str>>>,
     by_id: HashMap<Arc<str>, Arc<str>>,
     by_address: HashMap<SocketAddr, (Arc<str>, Arc<Inbox>)>,
 }
@@ -135,7 +144,9 @@ impl Sessions {
     }
 
     pub fn by_ufrag(&self, ufrag: &str) -> Option<Arc<Inbox>> {
-        Some(self.table.lock().by_ufrag.get(ufrag)?.inbox.clone())
+        let table = self.table.lock();
+        let ufrag = table.renewed.get(ufrag).map_or(ufrag, |first| first);
+        Some(table.by_ufrag.get(ufrag)?.inbox.clone())
     }
 
     pub fn by_address(&self, from: &SocketAddr) -> Option<Arc<Inbox>> {
@@ -158,7 +169,38 @@ impl Sessions {
 
     /// The session's entity tag and the other side's user fragment.
     pub fn find(&self, id: &str, who: &Principal) -> Option<(String, String)> {
-        self.with(id, who, |ufrag, e| (etag(ufrag), e.remote_ufrag.clone()))
+        let table = self.table.lock();
+        let first = table.by_id.get(id)?;
+        let entry = table.by_ufrag.get(first).filter(|e| e.owner == *who)?;
+        let newest = table.renewals.get(first).and_then(|names| names.last());
+        let ufrag = newest.unwrap_or(first);
+        Some((etag(ufrag), entry.remote_ufrag.clone()))
+    }
+
+    /// An ICE restart: `new` are our credentials from now on, beside the former ones until the first check with them;
+    /// the other side's are `remote_ufrag`. Gives the new entity tag; None as [`Self::find`].
+    pub fn restart(
+        &self,
+        id: &str,
+        who: &Principal,
+        remote_ufrag: &str,
+        new: &ice::Credentials,
+    ) -> Option<String> {
+        let mut table = self.table.lock();
+        let first = table.by_id.get(id)?.clone();
+        let entry = table.by_ufrag.get_mut(&first).filter(|e| e.owner == *who)?;
+        remote_ufrag.clone_into(&mut entry.remote_ufrag);
+        *entry.restart.lock() = Some(new.clone());
+        let ufrag: Arc<str> = new.ufrag.as_str().into();
+        table.renewed.insert(ufrag.clone(), first.clone());
+        let names = table.renewals.entry(first).or_default();
+        names.push(ufrag);
+        // The one in force and the one before it.
+        let oldest = (names.len() > RENEWED_MAX).then(|| names.remove(0));
+        if let Some(oldest) = oldest {
+            table.renewed.remove(&oldest);
+        }
+        Some(etag(&new.ufrag))
     }
 
     fn with<T>(&self, id: &str, who: &Principal, f: impl FnOnce(&str, &Entry) -> T) -> Option<T> {
@@ -208,6 +250,9 @@ impl Drop for Seat {
             table.by_id.remove(&entry.id);
             entry.inbox.close();
         }
+        for name in table.renewals.remove(&self.ufrag).into_iter().flatten() {
+            table.renewed.remove(&name);
+        }
         for a in &self.addresses {
             forget(&mut table, *a, &self.ufrag);
         }
@@ -248,6 +293,7 @@ mod tests {
             role: Role::Play,
             remote_ufrag: "them".to_owned(),
             inbox: Arc::default(),
+            restart: ice::Restart::default(),
         }
     }
 
@@ -291,6 +337,38 @@ mod tests {
         assert_eq!(inbox.over(), Some("client"));
         s.end_where("revoked", |_| true);
         assert_eq!(inbox.over(), Some("client"), "the first reason holds");
+    }
+
+    #[test]
+    fn a_restarted_session_is_found_by_both_names() {
+        let s = Sessions::new(1);
+        let e = entry("id", "anna");
+        let slot = e.restart.clone();
+        let seat = s.open("frag", e).unwrap();
+        let new = |n: usize| ice::Credentials {
+            ufrag: format!("new{n}"),
+            password: "p".into(),
+        };
+        assert_eq!(s.restart("id", &user("bob"), "r", &new(0)), None);
+        assert_eq!(slot.lock().as_ref(), None);
+        for n in 0..5 {
+            let tag = s.restart("id", &user("anna"), "r", &new(n)).unwrap();
+            assert_eq!(tag, format!("\"new{n}\""));
+            assert_eq!(slot.lock().as_ref(), Some(&new(n)));
+        }
+        let found = s.find("id", &user("anna")).unwrap();
+        assert_eq!(found, ("\"new4\"".to_owned(), "r".to_owned()));
+        for (name, is) in [
+            ("frag", true),
+            ("new2", false),
+            ("new3", true),
+            ("new4", true),
+        ] {
+            assert_eq!(s.by_ufrag(name).is_some(), is, "{name}");
+        }
+        drop(seat);
+        assert!(s.by_ufrag("new4").is_none() && s.table.lock().renewed.is_empty());
+        assert!(s.table.lock().renewals.is_empty());
     }
 
     #[test]

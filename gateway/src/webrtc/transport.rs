@@ -367,6 +367,7 @@ mod tests {
             role: Role::Play,
             remote_ufrag: "them".to_owned(),
             inbox: Arc::default(),
+            restart: ice::Restart::default(),
         };
         let seat = Sessions::new(1).open("us", entry).unwrap();
         let transport = Transport::new(
@@ -416,6 +417,59 @@ mod tests {
             t.handle_timeout(later + ice::CONSENT),
             Err(End("consent_lost"))
         );
+    }
+
+    /// Wi-Fi to 4G: the client's address changes, DTLS and SRTP go on.
+    #[tokio::test]
+    async fn media_follow_a_nominated_address_and_nothing_else() {
+        let now = Instant::now();
+        let (mut t, peer, mut client) = connected(now).await;
+        hears(&mut t, &peer, now, &request("us:them", "password", true)).await;
+        let mut buf = [0; 2048];
+        peer.recv(&mut buf).await.unwrap();
+        client.path_found(now).unwrap();
+        while !(t.is_ready() && client.is_ready()) {
+            while let Some(d) = client.poll_transmit() {
+                hears(&mut t, &peer, now, &d).await;
+            }
+            if !client.is_ready() {
+                let n = peer.recv(&mut buf).await.unwrap();
+                client.handle_dtls(now, &buf[..n]).unwrap();
+            }
+        }
+        let thief = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut burst = Burst::default();
+        let header = [0x80, 96, 0, 1, 0, 0, 0, 9, 0, 0, 0, 5];
+        let sealer = client.sealer().unwrap();
+        sealer.seal(&header, &[1], 1, &mut burst).unwrap();
+        let genuine = Bytes::copy_from_slice(burst.iter().next().unwrap());
+        for attempt in [
+            request("us:them", "guessed", true),
+            request("other:them", "password", true),
+            vec![0x80; 200],
+        ] {
+            hears(&mut t, &thief, now, &attempt).await;
+        }
+        // A replayed packet of the client moves nothing either.
+        let replayed = Datagram {
+            from: thief.local_addr().unwrap(),
+            via: Via::Udp(0),
+            data: genuine,
+        };
+        assert!(matches!(t.handle(now, &replayed), Ok(Some(Input::Rtp(_)))));
+        assert_eq!(t.ice.remote(), Some(peer.local_addr().unwrap()));
+        let moved = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        hears(&mut t, &moved, now, &request("us:them", "password", true)).await;
+        moved.recv(&mut buf).await.unwrap();
+        let rtp = [0x80, 96, 0, 2, 0, 0, 0, 9, 0, 0, 0, 6, 7];
+        burst.clear();
+        let sealer = t.sealer().unwrap();
+        sealer.seal(&rtp[..12], &rtp[12..], 2, &mut burst).unwrap();
+        t.transmit(&burst);
+        let n = moved.recv(&mut buf).await.unwrap();
+        let opened = client.open_rtp(&buf[..n]).unwrap();
+        assert_eq!(opened[..], rtp, "the same keys on the new path");
+        assert!(thief.try_recv(&mut buf).is_err());
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod restart;
 mod room;
 
 use room::{Camera, LossyPath, Room, WhipClient};
@@ -263,7 +264,27 @@ async fn refusals_say_what_is_wrong() {
     );
     assert_eq!(
         patch("*", "a=ice-ufrag:other\r\n").await.unwrap().status(),
-        422
+        400
+    );
+    let restart = "a=group:BUNDLE 0\r\na=mid:0\r\na=ice-ufrag:other\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n";
+    assert_eq!(patch("\"x\"", restart).await.unwrap().status(), 412);
+    let restarted = patch("\"*\"", restart).await.unwrap();
+    assert_eq!(restarted.status(), 200);
+    assert_eq!(
+        restarted.headers()["content-type"],
+        "application/trickle-ice-sdpfrag"
+    );
+    let renewed = restarted.headers()["etag"].to_str().unwrap().to_owned();
+    let fragment = restarted.text().await.unwrap();
+    assert!(fragment.contains("a=ice-ufrag:") && fragment.contains("a=ice-pwd:"));
+    assert_ne!(renewed, etag);
+    assert_eq!(patch(&etag, restart).await.unwrap().status(), 412);
+    assert_eq!(
+        patch(&renewed, "a=ice-ufrag:other\r\n")
+            .await
+            .unwrap()
+            .status(),
+        204
     );
     let delete = |secret: &str| http.delete(&session).bearer_auth(secret).send();
     assert_eq!(delete("wrong").await.unwrap().status(), 401);

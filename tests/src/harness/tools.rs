@@ -47,10 +47,11 @@ pub fn have(program: &str) -> bool {
 
 /// Where a program is; Chromium has several names.
 pub fn find(program: &str) -> Option<PathBuf> {
-    let names: &[&str] = if program == "chromium" {
-        &["chromium", "google-chrome", "chromium-browser"]
-    } else {
-        &[program]
+    let names: &[&str] = match program {
+        "chromium" => &["chromium", "google-chrome", "chromium-browser"],
+        // The package and its program.
+        "simple-whip-client" => &["whip-client", "simple-whip-client"],
+        _ => &[program],
     };
     if program == "chromium"
         && let Some(path) = std::env::var_os("CHROMIUM")
@@ -94,6 +95,38 @@ pub fn start(dir: &Path, name: &str, program: &str, args: &[&str]) -> Process {
     command.args(args);
     Process::start(name, command, &dir.join(format!("{name}.log")))
         .unwrap_or_else(|fault| panic!("{program}: {fault}"))
+}
+
+/// Debian's simple-whip-client publishes to a WHIP address; `more`: its arguments for the media.
+pub fn whip_client(dir: &Path, url: &str, password: &str, more: &[&str]) -> Process {
+    let program = find("simple-whip-client").expect("asked for with `have`");
+    let mut command = command(program);
+    command
+        .args(["-u", url, "-t", password])
+        .args(more)
+        .env("LD_LIBRARY_PATH", without_upnp(dir));
+    Process::start("whip", command, &dir.join("whip.log"))
+        .unwrap_or_else(|fault| panic!("simple-whip-client: {fault}"))
+}
+
+/// Debian 12 links whip-client to libsoup 2, and libnice (by way of UPnP) to libsoup 3; both in one process refuse to
+/// run. An empty UPnP library in front of the real one keeps libsoup 3 out; UPnP is not used here.
+fn without_upnp(dir: &Path) -> PathBuf {
+    const NAME: &str = "libgupnp-igd-1.0.so.4";
+    let dir = dir.join("without-upnp");
+    std::fs::create_dir_all(&dir).expect("a directory for a library");
+    let source: String = ["add_port", "get_type", "remove_port_local", "thread_new"]
+        .map(|f| format!("void *gupnp_simple_igd_{f}(void) {{ return 0; }}\n"))
+        .concat();
+    std::fs::write(dir.join("none.c"), source).expect("the library's source");
+    let built = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "none.c", "-o", NAME])
+        .arg(format!("-Wl,-soname,{NAME}"))
+        .current_dir(&dir)
+        .status()
+        .expect("a C compiler is installed");
+    assert!(built.success());
+    dir
 }
 
 /// ffmpeg pushes a test picture at 15 frames a second, key frame each second, to an RTSP address.

@@ -16,6 +16,7 @@ mod picture;
 mod rtsp;
 mod snapshot;
 mod tls;
+mod uplink;
 mod webrtc;
 
 use std::time::Duration;

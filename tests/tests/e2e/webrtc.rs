@@ -1,7 +1,7 @@
 //! WHIP and WHEP: Debian's simple-whip-client and our own fleet push; the endpoints answer as RFC 9725 has it.
 //! A browser plays in `browser.rs`.
 
-use kerbside_sim::harness::tools::{self, ffmpeg_pull, ffmpeg_push, have};
+use kerbside_sim::harness::tools::{self, ffmpeg_pull, ffmpeg_push, gst_pull, have};
 use kerbside_sim::harness::{Feed, Gateway, Setup, eventually};
 
 use crate::LIMIT;
@@ -16,7 +16,7 @@ async fn street() -> (Gateway, Feed) {
 
 #[tokio::test]
 async fn simple_whip_client_publishes_and_a_player_decodes() {
-    if !have("simple-whip-client") || !have("ffmpeg") {
+    if !have("simple-whip-client") || !have("gst-launch-1.0") {
         return;
     }
     let (gateway, mut feed) = street().await;
@@ -26,11 +26,10 @@ async fn simple_whip_client_publishes_and_a_player_decodes() {
                  x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! \
                  video/x-h264,profile=constrained-baseline ! rtph264pay pt=96 ssrc=2 config-interval=-1 aggregate-mode=zero-latency ! \
                  application/x-rtp,media=video,encoding-name=H264,payload=96";
-    let args = ["-u", &url, "-t", &password, "-V", video, "-n"];
-    let _publisher = tools::start(gateway.dir(), "whip", "simple-whip-client", &args);
+    let _publisher = tools::whip_client(gateway.dir(), &url, &password, &["-V", video, "-n"]);
     feed.until_phase(LIMIT, "uav-01/main", "live").await;
     assert_eq!(feed.streams["uav-01/main"]["protocol"], "whip");
-    ffmpeg_pull(&gateway.rtsp_as("eve", "uav-01/main"), "tcp", 30).await;
+    gst_pull(&gateway.rtsp_as("eve", "uav-01/main"), "tcp", 30).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ mod auth;
 mod conn;
 mod outlet;
 mod play;
-mod ports;
+pub(super) mod ports;
 mod push;
 mod requests;
 
