@@ -22,11 +22,7 @@ pub struct Comparison {
 pub const SAMPLE_EVERY: usize = 10;
 
 pub async fn run(c: &Comparison) -> anyhow::Result<()> {
-    if let Some((_, load)) = c.site.pins {
-        let mut cpus = rustix::thread::CpuSet::new();
-        cpus.set(load);
-        rustix::thread::sched_setaffinity(None, &cpus)?;
-    }
+    c.site.take_place()?;
     swarm::allow_many_files();
     let mut told: Vec<String> = Vec::new();
     println!("{}", Row::head());

@@ -52,6 +52,18 @@ pub struct Site {
     pub pins: Option<(usize, usize)>,
 }
 
+impl Site {
+    /// Moves this process, the swarm, to its CPU. To be called before it has threads.
+    pub fn take_place(&self) -> anyhow::Result<()> {
+        if let Some((_, load)) = self.pins {
+            let mut cpus = rustix::thread::CpuSet::new();
+            cpus.set(load);
+            rustix::thread::sched_setaffinity(None, &cpus)?;
+        }
+        Ok(())
+    }
+}
+
 /// A server with a camera; both end when dropped.
 pub struct Running {
     pub pid: u32,
@@ -101,7 +113,7 @@ impl Peer {
         let there = match self {
             Self::Kerbside => true,
             Self::GstRtspServer => runs(PYTHON, &["-c", imports]),
-            Self::Janus => runs("janus", &["--version"]),
+            Self::Janus => runs("janus", &["--help"]),
         };
         (!there).then(|| {
             format!(
@@ -214,13 +226,12 @@ fn janus(site: &Site) -> anyhow::Result<Running> {
     })
 }
 
-/// The streaming plugin and its HTTP API alone. `videobufferkf`: a viewer begins with the last key frame, as ours do.
+/// The streaming plugin and its HTTP API alone, ICE-lite as the gateway. `bufferkf`: a viewer begins with the last key frame.
 fn janus_configuration(dir: &Path) -> anyhow::Result<()> {
     std::fs::write(
         dir.join("janus.jcfg"),
         "general: {\n  debug_level = 0\n  session_timeout = 0\n}\n\
-         media: {\n  ipv6 = false\n}\n\
-         nat: {\n  ice_lite = true\n  ice_enforce_list = \"127.0.0.1\"\n}\n\
+         nat: {\n  ice_lite = true\n}\n\
          plugins: {\n  disable = \"libjanus_audiobridge.so,libjanus_duktape.so,libjanus_echotest.so,libjanus_lua.so,libjanus_nosip.so,\
          libjanus_recordplay.so,libjanus_sip.so,libjanus_textroom.so,libjanus_videocall.so,libjanus_videoroom.so,libjanus_voicemail.so\"\n}\n\
          transports: {\n  disable = \"libjanus_mqtt.so,libjanus_nanomsg.so,libjanus_pfunix.so,libjanus_rabbitmq.so,libjanus_websockets.so\"\n}\n\

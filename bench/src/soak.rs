@@ -30,6 +30,7 @@ pub struct Soak {
 
 /// Joins and leaves the gateway by all its transports in turn.
 pub async fn run(site: &Site, joins: usize) -> anyhow::Result<Soak> {
+    site.take_place()?;
     swarm::allow_many_files();
     let running = Peer::Kerbside.start(site)?;
     let process = Process::of(running.pid);

@@ -1,7 +1,6 @@
 //! How a reader gets its line: RTSP over TCP or UDP, WHEP, Janus; and how it leaves.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -101,7 +100,7 @@ impl Entrance {
                 let joined = signalling.join(http, &local).await?;
                 let meter = Meter::new(Some(joined.remote.payload_type), sampled);
                 let (asked_ns, seat) = (joined.asked_ns, joined.seat.clone());
-                let line = Rtc::new(Arc::new(socket), local, joined, identity, Instant::now())?;
+                let line = Rtc::new(socket, local, joined, identity, Instant::now())?;
                 Ok(Entered {
                     line: Line::Rtc(Box::new(line)),
                     control: Control::Seat {

@@ -4,11 +4,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use tokio::io::Interest;
 
 use super::meter::Meter;
 use super::rtc::Rtc;
@@ -25,27 +24,43 @@ pub enum Line {
     Rtc(Box<Rtc>),
 }
 
-/// What is waited for; the line stays free to be handed on.
-pub enum Handle {
-    Tcp(Arc<TcpStream>),
-    Udp(Arc<UdpSocket>),
+/// Tells when a line has something to read; the line itself stays free to be handed on.
+pub enum Readiness {
+    Tcp(tokio::net::TcpStream),
+    Udp(tokio::net::UdpSocket),
 }
 
-impl AsRawFd for Handle {
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Tcp(s) => s.as_raw_fd(),
-            Self::Udp(s) => s.as_raw_fd(),
+impl Readiness {
+    /// Returns when something has come since the last call; what is there has to be drained then.
+    pub async fn wait(&self) -> std::io::Result<()> {
+        let seen = || Err::<(), _>(std::io::Error::from(ErrorKind::WouldBlock));
+        let cleared = match self {
+            Self::Tcp(s) => {
+                s.readable().await?;
+                s.try_io(Interest::READABLE, seen)
+            }
+            Self::Udp(s) => {
+                s.readable().await?;
+                s.try_io(Interest::READABLE, seen)
+            }
+        };
+        match cleared {
+            Err(e) if e.kind() != ErrorKind::WouldBlock => Err(e),
+            _ => Ok(()),
         }
     }
 }
 
 impl Line {
-    pub fn handle(&self) -> Handle {
+    pub fn readiness(&self) -> std::io::Result<Readiness> {
+        let udp =
+            |s: &UdpSocket| tokio::net::UdpSocket::from_std(s.try_clone()?).map(Readiness::Udp);
         match self {
-            Self::Tcp(l) => Handle::Tcp(Arc::clone(&l.stream)),
-            Self::Udp(l) => Handle::Udp(Arc::clone(&l.rtp)),
-            Self::Rtc(l) => Handle::Udp(Arc::clone(&l.socket)),
+            Self::Tcp(l) => {
+                tokio::net::TcpStream::from_std(l.stream.try_clone()?).map(Readiness::Tcp)
+            }
+            Self::Udp(l) => udp(&l.rtp),
+            Self::Rtc(l) => udp(&l.socket),
         }
     }
 
@@ -108,7 +123,7 @@ pub struct Words {
 
 /// RTP in the RTSP connection (RFC 2326 §10.12).
 pub struct Interleaved {
-    stream: Arc<TcpStream>,
+    stream: TcpStream,
     channel: u8,
     buffer: Vec<u8>,
     filled: usize,
@@ -122,7 +137,7 @@ impl Interleaved {
         let mut buffer = vec![0; TCP_BUFFER_BYTES.max(rest.len() * 2)];
         buffer[..rest.len()].copy_from_slice(rest);
         Self {
-            stream: Arc::new(stream),
+            stream,
             channel,
             filled: rest.len(),
             buffer,
@@ -132,7 +147,7 @@ impl Interleaved {
     }
 
     fn write(&self, text: &str) -> anyhow::Result<()> {
-        match (&*self.stream).write_all(text.as_bytes()) {
+        match (&self.stream).write_all(text.as_bytes()) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(()),
             done => Ok(done?),
         }
@@ -154,7 +169,7 @@ impl Interleaved {
             if self.filled == self.buffer.len() {
                 bail!("the server sends something that never ends");
             }
-            match (&*self.stream).read(&mut self.buffer[self.filled..]) {
+            match (&self.stream).read(&mut self.buffer[self.filled..]) {
                 Ok(0) => bail!("the server closed the connection"),
                 Ok(n) => self.filled += n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
@@ -206,7 +221,7 @@ fn cut(data: &[u8], channel: u8, meter: &mut Meter) -> anyhow::Result<usize> {
 
 /// RTP over UDP; the RTSP connection is kept by somebody else.
 pub struct Datagrams {
-    rtp: Arc<UdpSocket>,
+    rtp: UdpSocket,
     rtcp: UdpSocket,
     /// Where receiver reports go.
     reports_to: Option<SocketAddr>,
@@ -216,7 +231,7 @@ pub struct Datagrams {
 impl Datagrams {
     pub fn new(rtp: UdpSocket, rtcp: UdpSocket, reports_to: Option<SocketAddr>) -> Self {
         Self {
-            rtp: Arc::new(rtp),
+            rtp,
             rtcp,
             reports_to,
             report_at: Instant::now() + REPORT_EVERY,

@@ -18,11 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-pub use join::Entrance;
 use join::Entered;
+pub use join::Entrance;
 use line::Line;
 use meter::{Meter, Tally};
 pub use secure::Identity;
@@ -301,7 +300,7 @@ async fn follow(
     reader: &Reader,
     enough: fn(&Meter) -> bool,
 ) -> anyhow::Result<()> {
-    let ready = AsyncFd::with_interest(line.handle(), tokio::io::Interest::READABLE)?;
+    let readiness = line.readiness()?;
     let mut scratch = vec![0; DATAGRAM_BYTES];
     loop {
         {
@@ -316,7 +315,7 @@ async fn follow(
             }
         }
         tokio::select! {
-            got = ready.readable() => got?.clear_ready(),
+            got = readiness.wait() => got?,
             () = tokio::time::sleep_until(line.due().into()) => {}
         }
     }

@@ -4,10 +4,10 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use rtc::stun::attributes::{
     ATTR_ICE_CONTROLLED, ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME,
 };
@@ -27,10 +27,13 @@ use crate::camera::now_ns;
 const CHECK_EVERY: Duration = Duration::from_millis(50);
 const CONSENT_EVERY: Duration = Duration::from_secs(4);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// A hello that nobody heard is said again after this, then after twice this, and so on, as libwebrtc does; the DTLS
+/// library would wait a second, and servers that are not yet ready drop the first one.
+const HELLO_AGAIN: Duration = Duration::from_millis(50);
 const PRIORITY: u32 = 1_862_270_975;
 
 pub struct Rtc {
-    pub socket: Arc<UdpSocket>,
+    pub socket: UdpSocket,
     local: Local,
     joined: Joined,
     identity: Identity,
@@ -38,13 +41,17 @@ pub struct Rtc {
     path: Option<SocketAddr>,
     check_at: Instant,
     report_at: Instant,
+    /// Our first flight, until the server answers; when it is sent again, and the wait before that.
+    hello: Vec<Bytes>,
+    hello_at: Option<(Instant, Duration)>,
+    heard: bool,
     /// Of the last video packet.
     ssrc: u32,
 }
 
 impl Rtc {
     pub fn new(
-        socket: Arc<UdpSocket>,
+        socket: UdpSocket,
         local: Local,
         joined: Joined,
         identity: &Identity,
@@ -59,6 +66,9 @@ impl Rtc {
             path: None,
             check_at: now,
             report_at: now + REPORT_EVERY,
+            hello: Vec::new(),
+            hello_at: None,
+            heard: false,
             ssrc: 0,
         })
     }
@@ -70,6 +80,7 @@ impl Rtc {
     /// When [`Self::tick`] is due.
     pub fn due(&self) -> Instant {
         let own = self.check_at.min(self.report_at);
+        let own = self.hello_at.map_or(own, |(t, _)| t.min(own));
         self.secure.poll_timeout().map_or(own, |t| t.min(own))
     }
 
@@ -93,6 +104,14 @@ impl Rtc {
         if now >= self.report_at {
             self.report_at = now + REPORT_EVERY;
             self.report(meter)?;
+        }
+        if let (Some((at, wait)), Some(path)) = (self.hello_at, self.path)
+            && now >= at
+        {
+            self.hello_at = Some((now + wait * 2, wait * 2));
+            for d in &self.hello {
+                self.send(d, path)?;
+            }
         }
         if self.secure.poll_timeout().is_some_and(|t| now >= t) {
             self.secure.handle_timeout(now)?;
@@ -130,7 +149,10 @@ impl Rtc {
             match data {
                 [128..=191, 192..=223, ..] => {}
                 [128..=191, ..] => self.media(meter, data),
-                [20..=63, ..] => self.secure.handle(Instant::now(), data)?,
+                [20..=63, ..] => {
+                    (self.heard, self.hello_at) = (true, None);
+                    self.secure.handle(Instant::now(), data)?;
+                }
                 [0..=3, ..] => self.stun(from, data)?,
                 _ => {}
             }
@@ -154,6 +176,11 @@ impl Rtc {
         }
     }
 
+    /// The offerer nominates, a lite agent never (RFC 8445 §6.1.1).
+    fn we_nominate(&self) -> bool {
+        !self.joined.we_answered || self.joined.remote.lite
+    }
+
     fn stun(&mut self, from: SocketAddr, data: &[u8]) -> anyhow::Result<()> {
         let mut m = Message::new();
         if m.unmarshal_binary(data).is_err() {
@@ -162,10 +189,9 @@ impl Rtc {
         let nominated = if m.typ == BINDING_REQUEST {
             let answer = self.success(&m, from)?;
             self.send(&answer, from)?;
-            // The offerer is the one that nominates.
-            self.joined.we_answered && m.contains(ATTR_USE_CANDIDATE)
+            !self.we_nominate() && m.contains(ATTR_USE_CANDIDATE)
         } else {
-            m.typ == BINDING_SUCCESS && !self.joined.we_answered
+            m.typ == BINDING_SUCCESS && self.we_nominate()
         };
         if nominated && self.path.is_none() {
             self.path = Some(from);
@@ -196,11 +222,11 @@ impl Rtc {
         let user = format!("{}:{}", remote.ufrag, self.local.ufrag);
         Username::new(ATTR_USERNAME, user).add_to(&mut m)?;
         m.add(ATTR_PRIORITY, &PRIORITY.to_be_bytes());
-        if self.joined.we_answered {
-            m.add(ATTR_ICE_CONTROLLED, &[1; 8]);
-        } else {
+        if self.we_nominate() {
             m.add(ATTR_ICE_CONTROLLING, &[1; 8]);
             m.add(ATTR_USE_CANDIDATE, &[]);
+        } else {
+            m.add(ATTR_ICE_CONTROLLED, &[1; 8]);
         }
         let request = self.seal(m, &remote.password)?;
         self.send(&request, to)
@@ -222,6 +248,12 @@ impl Rtc {
         };
         while let Some(d) = self.secure.poll_transmit() {
             self.send(&d, path)?;
+            if !self.heard && self.hello_at.is_none() {
+                self.hello.push(d);
+            }
+        }
+        if !self.heard && self.hello_at.is_none() && !self.hello.is_empty() {
+            self.hello_at = Some((Instant::now() + HELLO_AGAIN, HELLO_AGAIN));
         }
         Ok(())
     }
