@@ -1,5 +1,6 @@
 //! The same measurement of the gateway and its peers in one run, as a table in markdown.
 
+use crate::camera;
 use crate::peers::{Peer, Site, Transport};
 use crate::result::{Row, notes};
 use crate::swarm::{self, Plan};
@@ -80,7 +81,11 @@ async fn measure(
                     let transport = format!("{}, {} of them stalled", transport.name(), c.stalled);
                     stalled.push(Row::new(peer.name(), &transport, readers, &outcome, w));
                 }
-                told.extend(notes(&outcome).into_iter().map(|n| format!("{name}: {n}")));
+                told.extend(
+                    notes(&outcome, Some(camera::FPS))
+                        .into_iter()
+                        .map(|n| format!("{name}: {n}")),
+                );
             }
             Err(error) => told.push(format!("{name}: {error:#}")),
         }

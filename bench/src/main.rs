@@ -11,10 +11,15 @@ mod rtsp_client;
 mod soak;
 mod swarm;
 
+use std::time::Duration;
+
 use clap::Parser;
 
 use args::{Args, What};
 use result::{Row, notes, quantile};
+
+/// Between two attempts of a camera.
+const AGAIN: Duration = Duration::from_millis(500);
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
@@ -44,11 +49,20 @@ async fn run(args: Args) -> anyhow::Result<()> {
                     plan.stalled
                 );
             }
-            notes(&outcome).iter().for_each(|n| println!("- {n}"));
+            notes(&outcome, None).iter().for_each(|n| println!("- {n}"));
         }
         What::Camera(c) => {
-            let to = c.output().await?;
-            camera::publish(to, c.gop_s).await?;
+            let mut to = c.output().await?;
+            // A camera comes back, as cameras do; that it had to is told.
+            while let Err(error) = camera::publish(to, c.gop_s).await {
+                eprintln!("camera lost, tried again: {error}");
+                to = loop {
+                    tokio::time::sleep(AGAIN).await;
+                    if let Ok(to) = c.output().await {
+                        break to;
+                    }
+                };
+            }
         }
         What::Compare(c) => compare::run(&c.comparison(args.kerbside)).await?,
         What::Soak { joins, pin } => {

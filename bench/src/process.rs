@@ -104,23 +104,15 @@ fn number(text: &str, name: &str) -> Option<u64> {
         .ok()
 }
 
-/// A command that runs on one CPU, if one is named.
+/// A command that runs on one CPU, if one is named, and ends with us however we end.
 pub fn pinned(program: impl AsRef<std::ffi::OsStr>, cpu: Option<usize>) -> Command {
-    match cpu {
-        Some(cpu) => {
-            let mut command = Command::new("taskset");
-            command.arg("--cpu-list").arg(cpu.to_string()).arg(program);
-            command
-        }
-        None => Command::new(program),
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    if let Some(cpu) = cpu {
+        command.args(["taskset", "--cpu-list", &cpu.to_string()]);
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    command.arg(program);
+    command
 }
 
 /// A gateway with a state directory of its own.

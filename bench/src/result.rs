@@ -44,6 +44,9 @@ const COLUMNS: [(&str, usize); 15] = [
     ("swarm's CPU %", 0),
 ];
 
+/// Readers that get less than this share of the frames are not served.
+const WHOLE: f64 = 0.95;
+
 /// One measurement: figures by column, NaN where there is none.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -130,9 +133,20 @@ impl Row {
 }
 
 /// What goes with the rows: what was agreed, and what went wrong.
-pub fn notes(o: &Outcome) -> Vec<String> {
+///
+/// `fps`: of the camera, where it is known.
+pub fn notes(o: &Outcome, fps: Option<u32>) -> Vec<String> {
     const FAULTS_SHOWN: usize = 3;
     let mut notes = Vec::new();
+    for w in [Some(&o.window), o.stalled.as_ref()].into_iter().flatten() {
+        let rate = w.frames as f64 / (w.wall.as_secs_f64() * w.reading.max(1) as f64);
+        if fps.is_some_and(|fps| rate < f64::from(fps) * WHOLE) {
+            notes.push(format!(
+                "readers got {rate:.1} frames a second: the server or the machine had no processor time left; \
+                 of its row only the CPU per packet says something"
+            ));
+        }
+    }
     if !o.profiles.is_empty() {
         let profiles: Vec<_> = o.profiles.iter().copied().collect();
         notes.push(format!(
@@ -147,7 +161,7 @@ pub fn notes(o: &Outcome) -> Vec<String> {
             None => faults.push((1, f)),
         }
     }
-    faults.sort_by(|a, b| b.0.cmp(&a.0));
+    faults.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
     for (n, fault) in faults.iter().take(FAULTS_SHOWN) {
         notes.push(format!("{n} readers: {fault}"));
     }
