@@ -115,6 +115,13 @@ pub fn pinned(program: impl AsRef<std::ffi::OsStr>, cpu: Option<usize>) -> Comma
     command
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A gateway with a state directory of its own.
 pub struct Gateway {
     pub server: Server,
