@@ -340,7 +340,10 @@ fn count(handed: &mpsc::Receiver<Handed>, stopping: &watch::Receiver<bool>) {
             if done.is_ok() && began >= line.due() {
                 done = line.tick(began, &meter);
             }
-            if let Err(error) = &done {
+            // A session that is being left may close its line first.
+            if let Err(error) = &done
+                && !*stopping.borrow()
+            {
                 locked(&reader.state).fault = Some(format!("lost: {error:#}"));
             }
             done.is_ok()
