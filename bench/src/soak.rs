@@ -10,6 +10,7 @@ use crate::swarm;
 
 /// Readers that are joining or leaving at a time.
 const AT_ONCE: usize = 50;
+/// Long enough for the last connections to close and for a stream's ring (10 s by default) to be full.
 const IDLE: Duration = Duration::from_secs(20);
 const FAULTS_SHOWN: usize = 3;
 
@@ -42,8 +43,9 @@ pub async fn run(site: &Site, joins: usize) -> anyhow::Result<Soak> {
         });
         Ok(())
     };
-    // What is made once, at the first reader of each kind, is not growth.
+    // What is made once, at the first reader of each kind, is not growth, and neither is a ring that fills.
     let mut faults = visit(&running, AT_ONCE).await?;
+    tokio::time::sleep(IDLE).await;
     mark("before")?;
     let (began, cpu) = (Instant::now(), process.cpu()?);
     faults.extend(visit(&running, joins / 2).await?);
