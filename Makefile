@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test build console browser lint bench clean deps-build deps-run deps-test rust
+.PHONY: help run test build console browser lint bench clean deps-build deps-run deps-test deps-bench rust
 
 CONSOLE := gateway/console
 # A Node of our own, if the system's is too old (tests/deps.sh puts it there).
@@ -73,7 +73,7 @@ lint: deps-build console
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	npm --prefix $(CONSOLE) run --silent check
 
-bench: deps-test build
+bench: deps-bench build
 	cargo run --release --locked -p kerbside-bench -- $(BENCH)
 
 clean:
@@ -88,6 +88,9 @@ deps-run: rust
 
 deps-test: rust
 	@sh tests/deps.sh build run test
+
+deps-bench: rust
+	@sh tests/deps.sh build run test bench
 
 rust:
 	@sh tests/deps.sh rust

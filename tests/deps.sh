@@ -1,5 +1,5 @@
 #!/bin/sh
-# System packages for Debian 12 / Ubuntu 22.04 and later: tests/deps.sh rust|build|run|test...
+# System packages for Debian 12 / Ubuntu 22.04 and later: tests/deps.sh rust|build|run|test|bench...
 # Installs only what is missing, and lists it first. Needs root or sudo only when something is missing.
 set -eu
 cd "$(dirname "$0")/.."
@@ -27,6 +27,9 @@ BUILD="gcc g++ libc6-dev cmake pkg-config libgstreamer1.0-dev libgstreamer-plugi
 RUN="gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp gstreamer1.0-x util-linux fonts-dejavu-core"
 # Programs that judge the gateway.
 TEST="ffmpeg mosquitto-clients mosquitto curl sqlite3 gstreamer1.0-tools gstreamer1.0-nice openssl systemd python3-venv"
+
+# Peers that `kerbside-bench compare` measures beside the gateway; each is skipped when it is not there.
+BENCH="janus python3-gi gir1.2-gst-rtsp-server-1.0"
 
 installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q '^install ok installed$'; }
 
@@ -81,7 +84,12 @@ for set in "$@"; do
             fi
         fi
         ;;
-    *) die "usage: $0 [rust] [build] [run] [test]" ;;
+    bench)
+        like $BENCH
+        # Debian enables Janus as a service of its own; the benchmark starts one with its own configuration.
+        installed janus || echo "note: the janus package starts a service; \`systemctl disable --now janus\` if it is for the benchmark only"
+        ;;
+    *) die "usage: $0 [rust] [build] [run] [test] [bench]" ;;
     esac
 done
 

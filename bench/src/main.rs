@@ -1,68 +1,74 @@
 //! `kerbside-bench`: figures of bench/RESULTS.md, each with its command. A benchmark is no test: nothing fails here.
 
+mod args;
 mod camera;
-mod fanout;
+mod compare;
 mod mqtt;
+mod peers;
 mod process;
-mod rtsp;
+mod result;
 mod rtsp_client;
-mod whep;
+mod soak;
+mod swarm;
 
-use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
-#[derive(Parser)]
-#[command(about = "Measures the gateway: processor time, latency, memory")]
-struct Args {
-    /// The gateway's binary (release).
-    #[arg(long, default_value = "target/release/kerbside")]
-    kerbside: PathBuf,
-    #[command(subcommand)]
-    what: What,
-}
+use args::{Args, What};
+use result::{Row, notes, quantile};
 
-#[derive(Subcommand)]
-enum What {
-    /// RTSP/TCP readers of one 4 Mbit/s camera.
-    Rtsp {
-        #[arg(long, default_value_t = 100)]
-        readers: usize,
-        #[arg(long, default_value_t = 15)]
-        seconds: u64,
-    },
-    /// WHEP readers of one 4 Mbit/s camera.
-    Whep {
-        #[arg(long, default_value_t = 50)]
-        readers: usize,
-        #[arg(long, default_value_t = 15)]
-        seconds: u64,
-    },
-    /// MQTT QoS 1 messages, beside mosquitto.
-    Mqtt {
-        #[arg(long, default_value_t = 100)]
-        connections: usize,
-        #[arg(long, default_value_t = 4000)]
-        per_second: u64,
-        #[arg(long, default_value_t = 15)]
-        seconds: u64,
-    },
-    /// Ready time, idle memory, memory per idle device.
-    Idle {
-        #[arg(long, default_value_t = 2000)]
-        devices: usize,
-    },
-}
+/// Between two attempts of a camera.
+const AGAIN: Duration = Duration::from_millis(500);
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    let threads = match args.what {
+        // Many publishers that do nothing but write; the swarm keeps to one thread and a counting one.
+        What::Mqtt { .. } | What::Idle { .. } => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    }
+    .enable_all()
+    .build()?;
+    threads.block_on(run(args))
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
     match args.what {
-        What::Rtsp { readers, seconds } => {
-            rtsp::run(&args.kerbside, readers, seconds).await?.print();
+        What::Swarm(s) => {
+            let plan = s.plan()?;
+            let outcome = swarm::run(&plan).await?;
+            println!("{}", Row::head());
+            let name = s.transport.name();
+            let row = |w| Row::new("server", name, plan.readers, &outcome, w).line();
+            println!("{}", row(&outcome.window));
+            if let Some(w) = &outcome.stalled {
+                println!("{}", row(w));
+                println!(
+                    "\nThe second row: {} of the readers have stalled.",
+                    plan.stalled
+                );
+            }
+            notes(&outcome, None).iter().for_each(|n| println!("- {n}"));
         }
-        What::Whep { readers, seconds } => {
-            whep::run(&args.kerbside, readers, seconds).await?.print();
+        What::Camera(c) => {
+            let mut to = c.output().await?;
+            // A camera comes back, as cameras do; that it had to is told.
+            while let Err(error) = camera::publish(to, c.gop_s).await {
+                eprintln!("camera lost, tried again: {error}");
+                to = loop {
+                    tokio::time::sleep(AGAIN).await;
+                    if let Ok(to) = c.output().await {
+                        break to;
+                    }
+                };
+            }
+        }
+        What::Compare(c) => compare::run(&c.comparison(args.kerbside)).await?,
+        What::Soak { joins, pin } => {
+            soak::run(&args::site(args.kerbside, 1, pin), joins)
+                .await?
+                .print();
         }
         What::Mqtt {
             connections,
@@ -79,12 +85,15 @@ async fn main() -> anyhow::Result<()> {
         What::Idle { devices } => {
             let mut ready: Vec<f64> = Vec::new();
             for _ in 0..5 {
-                let (g, _, _) = process::Gateway::start(&args.kerbside, &[])?;
+                let (g, _, _) = process::Gateway::start(&args.kerbside, &[], None)?;
                 ready.push(g.ready_after.as_secs_f64() * 1e3);
             }
             ready.sort_by(f64::total_cmp);
             let (rss, kb) = mqtt::idle(&args.kerbside, devices).await?;
-            println!("| ready after exec | {:.0} ms (median of 5) |", ready[2]);
+            println!(
+                "| ready after exec | {:.0} ms (median of 5) |",
+                quantile(&ready, 0.5)
+            );
             println!(
                 "| idle memory, {devices} devices registered | {:.1} MB |",
                 rss as f64 / 1e6

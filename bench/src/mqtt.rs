@@ -124,7 +124,7 @@ pub async fn run(
     let ids: Vec<String> = (0..connections).map(|i| format!("dev-{i:05}")).collect();
     let mut rows = Vec::new();
     {
-        let (gateway, passwords, _) = Gateway::start(kerbside, &ids)?;
+        let (gateway, passwords, _) = Gateway::start(kerbside, &ids, None)?;
         let logins: Vec<_> = ids
             .iter()
             .cloned()
@@ -189,13 +189,13 @@ fn us(cpu: Duration, messages: u64) -> f64 {
 /// Resident memory per idle, connected device.
 pub async fn idle(kerbside: &Path, devices: usize) -> anyhow::Result<(u64, f64)> {
     let ids: Vec<String> = (0..devices).map(|i| format!("dev-{i:05}")).collect();
-    let (gateway, passwords, _) = Gateway::start(kerbside, &ids)?;
-    let before = gateway.server.rss()?;
+    let (gateway, passwords, _) = Gateway::start(kerbside, &ids, None)?;
+    let before = gateway.server.process().memory()?.rss;
     let mut held = Vec::with_capacity(devices);
     for (id, password) in ids.iter().zip(&passwords) {
         held.push(connect(MQTT, id, Some(password)).await?);
     }
-    let after = gateway.server.rss()?;
+    let after = gateway.server.process().memory()?.rss;
     drop(held);
     Ok((
         before,

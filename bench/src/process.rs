@@ -21,33 +21,98 @@ impl Server {
         Ok(Self { child })
     }
 
+    /// As [`Self::spawn`]; what it complains about is seen.
+    pub fn spawn_heard(command: &mut Command) -> anyhow::Result<Self> {
+        let child = command
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("{command:?} could not be started"))?;
+        Ok(Self { child })
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
+    pub fn process(&self) -> Process {
+        Process::of(self.pid())
+    }
+
     /// User and system time used so far.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        self.process().cpu()
+    }
+}
+
+/// Any process of this machine, ours or not.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    pid: u32,
+}
+
+/// Bytes, counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    pub rss: u64,
+    /// Shared pages by share; falls back to the resident ones when it may not be read.
+    pub pss: u64,
+    pub threads: u64,
+    /// Open file descriptors; 0 when they may not be counted.
+    pub files: u64,
+}
+
+impl Process {
+    pub fn of(pid: u32) -> Self {
+        Self { pid }
+    }
+
+    /// User and system time used so far, in steps of 10 ms.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
+            .with_context(|| format!("process {} is gone", self.pid))?;
         let after = stat.rsplit_once(')').context("unexpected /proc stat")?.1;
         let fields: Vec<&str> = after.split_whitespace().collect();
         let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         Ok(Duration::from_millis(ticks * 10))
     }
 
-    /// Resident memory, bytes.
-    pub fn rss(&self) -> anyhow::Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status
-            .lines()
-            .find(|l| l.starts_with("VmRSS:"))
-            .context("no VmRSS")?;
-        let kb: u64 = line
-            .split_whitespace()
-            .nth(1)
-            .context("no VmRSS")?
-            .parse()?;
-        Ok(kb * 1024)
+    pub fn memory(&self) -> anyhow::Result<Memory> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))
+            .with_context(|| format!("process {} is gone", self.pid))?;
+        let rss = number(&status, "VmRSS:").context("no VmRSS")? * 1024;
+        let pss = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid))
+            .ok()
+            .and_then(|s| number(&s, "Pss:"))
+            .map_or(rss, |kb| kb * 1024);
+        Ok(Memory {
+            rss,
+            pss,
+            threads: number(&status, "Threads:").context("no Threads")?,
+            files: std::fs::read_dir(format!("/proc/{}/fd", self.pid))
+                .map_or(0, |d| d.count() as u64),
+        })
     }
+}
+
+/// The number behind `name` at the beginning of a line.
+fn number(text: &str, name: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|l| l.strip_prefix(name))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// A command that runs on one CPU, if one is named, and ends with us however we end.
+pub fn pinned(program: impl AsRef<std::ffi::OsStr>, cpu: Option<usize>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    if let Some(cpu) = cpu {
+        command.args(["taskset", "--cpu-list", &cpu.to_string()]);
+    }
+    command.arg(program);
+    command
 }
 
 impl Drop for Server {
@@ -71,16 +136,18 @@ pub const HTTP: &str = "127.0.0.1:28080";
 pub const WEBRTC: &str = "127.0.0.1:28189";
 
 impl Gateway {
-    /// Registers the devices (`id`, as body cameras), a user `bench`, and starts the gateway.
+    /// Registers the devices (`id`, as body cameras), a user `bench`, and starts the gateway, on one CPU if it is named.
     pub fn start(
         kerbside: &Path,
         devices: &[String],
+        cpu: Option<usize>,
     ) -> anyhow::Result<(Self, Vec<String>, String)> {
         let dir = tempfile::tempdir()?;
         std::fs::write(
             dir.path().join("gateway.toml"),
             format!(
-                "box_id = \"bench\"\n[listen]\nmqtt = \"{MQTT}\"\nrtsp = \"{RTSP}\"\nhttp = \"{HTTP}\"\nwebrtc = \"{WEBRTC}\"\n[tls]\nself_signed = false\n"
+                "box_id = \"bench\"\n[listen]\nmqtt = \"{MQTT}\"\nrtsp = \"{RTSP}\"\nhttp = \"{HTTP}\"\nwebrtc = \"{WEBRTC}\"\n\
+                 [webrtc]\nsessions_max = 4096\n[tls]\nself_signed = false\n"
             ),
         )?;
         let registry = kerbside::registry::Registry::open(&dir.path().join("state"))?;
@@ -96,7 +163,7 @@ impl Gateway {
         drop(registry);
         let started = Instant::now();
         let server = Server::spawn(
-            Command::new(kerbside)
+            pinned(kerbside, cpu)
                 .arg("run")
                 .arg("--config")
                 .arg(dir.path())
@@ -136,13 +203,4 @@ fn is_ready() -> bool {
     }
     let mut answer = [0; 12];
     s.read_exact(&mut answer).is_ok() && &answer == b"HTTP/1.1 200"
-}
-
-/// Median, p50/p99 helper: the value below which the share `q` of the sorted samples lies.
-pub fn quantile(sorted: &[f64], q: f64) -> f64 {
-    if sorted.is_empty() {
-        return f64::NAN;
-    }
-    let i = ((sorted.len() - 1) as f64 * q).round() as usize;
-    sorted[i]
 }
