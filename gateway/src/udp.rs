@@ -1,6 +1,6 @@
 //! Many datagrams to one address with few system calls: UDP GSO (`UDP_SEGMENT`), or `sendmmsg` where it is missing.
 //!
-//! Here: the only unsafe code of the gateway, around `sendmsg` and `sendmmsg`. Not here: what is in the datagrams.
+//! Here: the only unsafe code of the gateway, around `sendmsg`, `sendmmsg` and the registration of a socket. Not here: what is in the datagrams.
 
 #![allow(
     unsafe_code,
@@ -14,7 +14,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use socket2::SockAddr;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// The kernel's limit of segments in one call (UDP_MAX_SEGMENTS of older kernels).
 const SEGMENTS_MAX: usize = 64;
@@ -27,6 +30,62 @@ static GSO: LazyLock<AtomicBool> = LazyLock::new(|| AtomicBool::new(probe().unwr
 /// Does UDP segmentation work here?
 pub fn has_gso() -> bool {
     GSO.load(Ordering::Relaxed)
+}
+
+/// Larger datagrams are cut, and then refused by their own checks.
+const DATAGRAM_MAX: usize = 2048;
+
+/// A UDP socket that wakes its task for what comes in and for nothing else: a socket that also waits for room is woken
+/// after each datagram it sent, which costs more than the sending.
+#[derive(Debug)]
+pub struct Port {
+    socket: AsyncFd<StdSocket>,
+}
+
+impl Port {
+    /// To be called in the runtime whose tasks receive.
+    ///
+    /// # Errors
+    /// When the system gives no more descriptors.
+    pub fn new(socket: StdSocket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        // SAFETY: the socket owns its descriptor, gives the same one as long as it lives, and lives in the AsyncFd.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Self { socket })
+    }
+
+    /// # Errors
+    /// Faults of the socket; mostly an ICMP message about something that was sent.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.get_ref().local_addr()
+    }
+
+    /// Waits for a datagram. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Self::local_addr`].
+    pub async fn recv(&self) -> io::Result<(Bytes, SocketAddr)> {
+        let receive = |s: &StdSocket| {
+            let mut buf = [0; DATAGRAM_MAX];
+            let (n, from) = s.recv_from(&mut buf)?;
+            Ok((Bytes::copy_from_slice(&buf[..n]), from))
+        };
+        self.socket.async_io(Interest::READABLE, receive).await
+    }
+
+    /// Sends without waiting.
+    ///
+    /// # Errors
+    /// No room, or faults of the socket or the route.
+    pub fn try_send_to(&self, data: &[u8], to: SocketAddr) -> io::Result<usize> {
+        self.socket.get_ref().send_to(data, to)
+    }
+}
+
+impl AsRawFd for Port {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
 }
 
 /// Datagrams back to back, for one destination. Reuse it: [`Self::clear`] keeps the memory.

@@ -10,21 +10,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
 use super::ice::{self, Kind};
 use super::metrics::dropped;
 use super::sessions::{Datagram, Sessions, Via};
+use crate::udp::Port;
 
 /// Receive and send buffers of the socket: a key frame for many readers at once.
 const SOCKET_BYTES: usize = 8 << 20;
-/// Larger datagrams are cut, and then refused by their own checks.
-const DATAGRAM_MAX: usize = 2048;
-/// Datagrams are slices of blocks of this size.
-const BLOCK: usize = 64 << 10;
 
 /// So many UDP sockets and the TCP listener on the same port. The TCP port is taken alone, so a second gateway cannot
 /// share the UDP port unnoticed.
@@ -67,7 +62,6 @@ fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
             tracing::debug!(%error, "the socket buffer of the WebRTC port keeps the system's size");
         }
     }
-    socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     Ok(socket.into())
 }
@@ -75,22 +69,17 @@ fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
 /// Reads the socket of fan-out thread `thread` until the gateway stops.
 pub async fn receive(
     thread: usize,
-    socket: Arc<UdpSocket>,
+    socket: Arc<Port>,
     sessions: Sessions,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let mut block = BytesMut::with_capacity(BLOCK);
     loop {
-        if block.capacity() < DATAGRAM_MAX {
-            block = BytesMut::with_capacity(BLOCK);
-        }
         let received = tokio::select! {
             _ = shutdown.wait_for(|s| *s) => return,
-            r = socket.recv_buf_from(&mut block) => r,
+            r = socket.recv() => r,
         };
         match received {
-            Ok((n, from)) => {
-                let data = block.split_to(n).freeze();
+            Ok((data, from)) => {
                 let via = Via::Udp(thread);
                 deliver(&sessions, Datagram { from, via, data });
             }

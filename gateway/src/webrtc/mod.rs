@@ -38,13 +38,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config;
 use crate::ids::StreamId;
 use crate::registry::{Principal, Registry};
 use crate::stream::{Fanout, Streams, SubscribeError};
+use crate::udp::Port;
 use answer::Local;
 use ice::Lite;
 use inbox::Inbox;
@@ -160,7 +161,7 @@ impl WebRtc {
             .map(|(thread, socket)| {
                 // Its thread hears it.
                 let _its = fanout.runtime(thread).enter();
-                UdpSocket::from_std(socket).map(Arc::new)
+                Port::new(socket).map(Arc::new)
             })
             .collect::<io::Result<_>>()?;
         let listener = TcpListener::from_std(tcp)?;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use rtc::shared::error::Error;
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::feedback::is_rtcp;
@@ -18,10 +17,10 @@ use super::secure::{Sealer, Secure};
 use super::sessions::{Datagram, Seat, Via};
 use super::tcp;
 use crate::stream::Kick;
-use crate::udp::{self, Burst};
+use crate::udp::{self, Burst, Port};
 
 /// One per fan-out thread, all on the one port.
-pub type Sockets = Arc<[Arc<UdpSocket>]>;
+pub type Sockets = Arc<[Arc<Port>]>;
 
 /// ICE and DTLS have to be done within this.
 const SETUP_MAX: Duration = Duration::from_secs(15);
@@ -345,6 +344,7 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::UdpSocket;
 
     use super::super::ice::tests::request;
     use super::super::secure::Identity;
@@ -355,7 +355,8 @@ mod tests {
     async fn connected(now: Instant) -> (Transport, UdpSocket, Secure) {
         let ours = Identity::generate().unwrap();
         let theirs = Identity::generate().unwrap();
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = Port::new(socket).unwrap();
         let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let entry = Entry {
             id: "id".into(),

@@ -76,7 +76,7 @@ impl Playing {
             let answered = client.setup(&described, index, way).await?;
             if let Some(pair) = &pair {
                 inbox.listen(lanes.len(), pair, client.peer_ip().to_canonical());
-                open_path(pair, client.peer_ip(), answered.server_ports).await;
+                open_path(pair, client.peer_ip(), answered.server_ports);
             }
             lanes.push(Lane {
                 payload_type: m.payload_type,
@@ -241,11 +241,7 @@ impl Playing {
                 self.client.interleaved(rtcp, &report).await?;
             } else if let Some((pair, Some((_, rtcp)))) = &lane.pair {
                 // What UDP loses is lost; the next one comes soon.
-                if let Err(error) = pair
-                    .rtcp
-                    .send_to(&report, SocketAddr::new(peer, *rtcp))
-                    .await
-                {
+                if let Err(error) = pair.rtcp.try_send_to(&report, SocketAddr::new(peer, *rtcp)) {
                     tracing::trace!(%error, "receiver report");
                 }
             }
@@ -256,7 +252,7 @@ impl Playing {
 
 /// Opens the way for the camera's packets through address translators and stateful filters on ours: an empty RTP
 /// packet and an empty receiver report.
-async fn open_path(pair: &Pair, peer: IpAddr, ports: Option<(u16, u16)>) {
+fn open_path(pair: &Pair, peer: IpAddr, ports: Option<(u16, u16)>) {
     let Some((rtp, rtcp)) = ports else { return };
     let rtp_packet = [0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let report = [0x80, 201, 0, 1, 0, 0, 0, 0];
@@ -264,7 +260,7 @@ async fn open_path(pair: &Pair, peer: IpAddr, ports: Option<(u16, u16)>) {
         (&pair.rtp, &rtp_packet[..], rtp),
         (&pair.rtcp, &report[..], rtcp),
     ] {
-        if let Err(error) = socket.send_to(packet, SocketAddr::new(peer, port)).await {
+        if let Err(error) = socket.try_send_to(packet, SocketAddr::new(peer, port)) {
             tracing::trace!(%error, "the path of a camera's packets");
         }
     }

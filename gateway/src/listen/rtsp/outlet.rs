@@ -265,6 +265,7 @@ fn slices<'a>(
     };
     let end = p.frame.payloads.len().min(p.payload + PAYLOADS_MAX);
     let payloads = || (p.payload..end).filter_map(|i| Some((i, p.frame.payloads.get_slice(i)?)));
+    heads.reserve(end.saturating_sub(p.payload));
     heads.extend(payloads().map(|(i, b)| p.numbers.head(i, b.len())));
     out.reserve(heads.len() * 2);
     let mut done = p.done;

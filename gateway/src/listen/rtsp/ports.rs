@@ -6,10 +6,11 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
-use tokio::net::UdpSocket;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+
+use crate::udp::Port;
 
 /// Attempts to find two free neighbours.
 const ATTEMPTS_MAX: usize = 64;
@@ -20,8 +21,8 @@ const WAITING_MAX: usize = 512;
 /// The sockets of one track.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    pub rtp: Arc<UdpSocket>,
-    pub rtcp: Arc<UdpSocket>,
+    pub rtp: Arc<Port>,
+    pub rtcp: Arc<Port>,
     /// Of RTP; RTCP has the next one.
     pub port: u16,
 }
@@ -114,35 +115,32 @@ impl Inbox {
     }
 }
 
-fn socket(ip: IpAddr, port: u16) -> io::Result<UdpSocket> {
+fn socket(ip: IpAddr, port: u16) -> io::Result<Port> {
     let addr = SocketAddr::new(ip, port);
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(addr),
         socket2::Type::DGRAM,
         None,
     )?;
-    socket.set_nonblocking(true)?;
     socket.set_recv_buffer_size(BUFFER_BYTES)?;
     socket.set_send_buffer_size(BUFFER_BYTES)?;
     socket.bind(&addr.into())?;
-    UdpSocket::from_std(socket.into())
+    Port::new(socket.into())
 }
 
 async fn receive(
-    socket: Arc<UdpSocket>,
+    socket: Arc<Port>,
     track: usize,
     rtcp: bool,
     peer: IpAddr,
     to: mpsc::Sender<Datagram>,
 ) {
-    let mut buffer = BytesMut::new();
     loop {
-        buffer.reserve(2048);
         // An error is an ICMP message about something we sent.
-        let Ok((_, from)) = socket.recv_buf_from(&mut buffer).await else {
+        let Ok((data, from)) = socket.recv().await else {
+            tokio::task::yield_now().await;
             continue;
         };
-        let data = buffer.split().freeze();
         if from.ip().to_canonical() != peer {
             continue;
         }
