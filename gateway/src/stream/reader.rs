@@ -21,6 +21,9 @@ const RESYNC_EVERY: Duration = Duration::from_secs(1);
 /// A larger group is not sent again; the publisher is asked for a key frame.
 const RESYNC_BYTES_MAX: u64 = 2 << 20;
 
+/// Frames handed out before they are entered into the ledger.
+const SETTLE_FRAMES: u64 = 32;
+
 /// What a reader gets next.
 #[derive(Debug)]
 pub enum Item {
@@ -304,15 +307,17 @@ impl Reader {
                 continue;
             }
             let time = self.retime[medium].apply(frame.seq, frame.time, frame.arrived, frame.epoch);
-            FRAMES.take(1);
-            self.settle();
-            self.pending = 1;
+            if self.pending >= SETTLE_FRAMES {
+                self.settle();
+            }
+            self.pending += 1;
             return Some(Item::Frame { frame, time });
         }
     }
 
-    /// A frame handed out counts as delivered once the reader comes for the next item.
+    /// Enters frames into the ledger, some at a time: its accounts are shared by all threads.
     fn settle(&mut self) {
+        FRAMES.take(self.pending);
         FRAMES.delivered(self.pending);
         self.pending = 0;
     }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
 
 use crate::metrics;
 
@@ -22,6 +22,10 @@ pub static PACKETS: LazyLock<IntCounterVec> = LazyLock::new(|| {
         &["way"],
     )
 });
+
+/// Of [`PACKETS`]: looked up once, not per frame and reader.
+pub static PACKETS_OUT: LazyLock<IntCounter> =
+    LazyLock::new(|| PACKETS.with_label_values(&["out"]));
 
 pub static DROPPED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     metrics::counter(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::egress::{Egress, Resent};
 use super::feedback::{self, Feedback};
 use super::inbox::Inbox;
-use super::metrics::{PACKETS, count, dropped};
+use super::metrics::{PACKETS, PACKETS_OUT, count, dropped};
 use super::notices::{Notice, Notices};
 use super::session::{BURST, REPORT_EVERY, Session};
 use super::sessions::Role;
@@ -27,6 +27,8 @@ pub struct Viewer {
     notices: Option<Notices>,
     joined: bool,
     report_at: Option<Instant>,
+    /// When the connection or the data channel need time to be looked at. Kept: to ask them costs more than a frame.
+    due: Instant,
 }
 
 impl Viewer {
@@ -39,6 +41,7 @@ impl Viewer {
             place,
             joined: false,
             report_at: None,
+            due: Instant::now(),
         }
     }
 
@@ -110,9 +113,9 @@ impl Viewer {
     }
 
     /// What time alone brings.
-    fn timers(&mut self, reader: &Reader, at: &mut At<'_>) -> Result<(), End> {
+    fn timers(&mut self, at: &mut At<'_>) -> Result<(), End> {
         let now = at.now;
-        if now >= self.session.transport.deadline() {
+        if now >= self.due {
             self.session.transport.handle_timeout(now)?;
         }
         if let Some(n) = &mut self.notices {
@@ -122,12 +125,10 @@ impl Viewer {
             let packets = n.poll_transmit(now);
             self.session.transport.write_data(now, &packets);
         }
-        if self.report_at.is_some_and(|t| now >= t) {
-            self.report_at = Some(now + REPORT_EVERY);
-            let reports = self.egress.reports(|medium| reader.edge(medium));
-            self.session.transport.transmit_rtcp(&reports, at.burst);
-        }
         self.session.transport.flush(at.burst);
+        let notices = self.notices.as_ref().and_then(Notices::poll_timeout);
+        let connection = self.session.transport.deadline();
+        self.due = notices.map_or(connection, |n| n.min(connection));
         Ok(())
     }
 }
@@ -159,10 +160,13 @@ impl Outlet for Viewer {
                 }
             });
         self.session.transport.transmit(burst);
-        PACKETS
-            .with_label_values(&["out"])
-            .inc_by(burst.len() as u64);
-        if !self.joined && !burst.is_empty() {
+        PACKETS_OUT.inc_by(burst.len() as u64);
+        // With the frames: a timer of its own would wake the thread for each reader.
+        if self.report_at.is_some_and(|t| at.now >= t) {
+            self.report_at = Some(at.now + REPORT_EVERY);
+            let reports = self.egress.reports(|medium| reader.edge(medium));
+            self.session.transport.transmit_rtcp(&reports, at.burst);
+        } else if !self.joined && !at.burst.is_empty() {
             self.joined = true;
             self.report_at = Some(at.now + FIRST_REPORT);
             self.session.joined(Role::Play);
@@ -173,9 +177,7 @@ impl Outlet for Viewer {
         if let Some(reason) = self.inbox.over() {
             return Flow::Over(reason);
         }
-        let done = self
-            .datagrams(reader, at)
-            .and_then(|()| self.timers(reader, at));
+        let done = self.datagrams(reader, at).and_then(|()| self.timers(at));
         match done {
             Ok(()) => Flow::Go,
             Err(End(reason)) => Flow::Over(reason),
@@ -183,12 +185,7 @@ impl Outlet for Viewer {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let connection = Some(self.session.transport.deadline());
-        let notices = self.notices.as_ref().and_then(Notices::poll_timeout);
-        [connection, notices, self.report_at]
-            .into_iter()
-            .flatten()
-            .min()
+        Some(self.due)
     }
 
     fn skipped(&mut self, frames: u64, reader: &Reader, at: &mut At<'_>) {

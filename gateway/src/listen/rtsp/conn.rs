@@ -22,6 +22,7 @@ const LOGIN_MAX: Duration = Duration::from_secs(30);
 const STALL_MAX: Duration = Duration::from_secs(10);
 /// Answers waiting to be sent; above it the client is not read.
 const OUT_BYTES_MAX: usize = 256 << 10;
+pub(super) const TICK: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 32 << 10;
 /// Time to take the last answer before the connection is closed.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
@@ -127,8 +128,10 @@ impl From<PushEnd> for End {
 impl Conn {
     async fn serve(&mut self, mut from: impl AsyncRead + Unpin) -> &'static str {
         let mut framer = Framer::default();
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // All connections at the same moments: one wake-up for all of them.
+        let first = self.shared.next_tick(Instant::now());
+        let mut tick = tokio::time::interval_at(first.into(), TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut revocations = self.shared.registry.revocations();
         let mut flush = false;
         loop {

@@ -76,6 +76,14 @@ impl Shared {
 }
 
 impl Shared {
+    /// The next moment at which connections look at the clock.
+    fn next_tick(&self, now: Instant) -> Instant {
+        let since = now.saturating_duration_since(self.began).as_nanos();
+        let behind = since % conn::TICK.as_nanos();
+        let left = conn::TICK.as_nanos() - behind;
+        now + Duration::from_nanos(u64::try_from(left).unwrap_or(0))
+    }
+
     fn may_say(&self, peer: SocketAddr) -> bool {
         self.lines.may_say(peer.ip(), Instant::now())
     }

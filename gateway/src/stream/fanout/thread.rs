@@ -52,7 +52,8 @@ struct Round {
     /// Readers whose turn was over before they were done.
     again: Vec<u64>,
     burst: Burst,
-    latency: HashMap<&'static str, LocalHistogram>,
+    /// By protocol; there are three.
+    latency: Vec<(&'static str, LocalHistogram)>,
     look_at: Instant,
 }
 
@@ -66,7 +67,7 @@ pub(super) async fn run(mailbox: Arc<Mailbox>) {
         alarms: BinaryHeap::new(),
         again: Vec::new(),
         burst: Burst::default(),
-        latency: HashMap::new(),
+        latency: Vec::new(),
         look_at: Instant::now() + LOOK_EVERY,
     };
     let timer = sleep_until(round.look_at.into());
@@ -280,7 +281,7 @@ impl Round {
     }
 
     fn look(&mut self, now: Instant) {
-        for l in self.latency.values() {
+        for (_, l) in &self.latency {
             l.flush();
         }
         let stalled: Vec<usize> = (0..self.slots.len())
@@ -315,7 +316,7 @@ impl Slot {
         &mut self,
         woken: bool,
         burst: &mut Burst,
-        latency: &mut HashMap<&'static str, LocalHistogram>,
+        latency: &mut Vec<(&'static str, LocalHistogram)>,
     ) -> Served {
         let mut at = At {
             now: Instant::now(),
@@ -368,15 +369,8 @@ impl Slot {
                             p.sent(size, at.now);
                         }
                     } else {
-                        let protocol = self.outlet.protocol();
-                        latency
-                            .entry(protocol)
-                            .or_insert_with(|| LATENCY.with_label_values(&[protocol]).local())
-                            .observe(
-                                at.now
-                                    .saturating_duration_since(frame.arrived)
-                                    .as_secs_f64(),
-                            );
+                        let passed = at.now.saturating_duration_since(frame.arrived);
+                        observe(latency, self.outlet.protocol(), passed);
                     }
                     self.reader.sent(&frame, at.now);
                 }
@@ -387,4 +381,19 @@ impl Slot {
             }
         }
     }
+}
+
+fn observe(
+    latency: &mut Vec<(&'static str, LocalHistogram)>,
+    protocol: &'static str,
+    passed: Duration,
+) {
+    let i = latency
+        .iter()
+        .position(|(p, _)| *p == protocol)
+        .unwrap_or_else(|| {
+            latency.push((protocol, LATENCY.with_label_values(&[protocol]).local()));
+            latency.len() - 1
+        });
+    latency[i].1.observe(passed.as_secs_f64());
 }
