@@ -41,6 +41,13 @@ pub enum What {
         #[arg(long)]
         pin: bool,
     },
+    /// What the kernel alone takes to send frames to readers.
+    Floor {
+        #[arg(long, default_value_t = 200)]
+        readers: usize,
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
     /// MQTT QoS 1 messages, beside mosquitto.
     Mqtt {
         #[arg(long, default_value_t = 100)]

@@ -3,6 +3,7 @@
 mod args;
 mod camera;
 mod compare;
+mod floor;
 mod mqtt;
 mod peers;
 mod process;
@@ -65,6 +66,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
             }
         }
         What::Compare(c) => compare::run(&c.comparison(args.kerbside)).await?,
+        What::Floor { readers, seconds } => floor::run(readers, seconds)?,
         What::Soak { joins, pin } => {
             soak::run(&args::site(args.kerbside, 1, pin), joins)
                 .await?

@@ -37,6 +37,8 @@ const JOIN_MAX: Duration = Duration::from_secs(20);
 const STREAM_MAX: Duration = Duration::from_secs(15);
 /// From the last join to the window, and from the stall to its window.
 const SETTLE: Duration = Duration::from_secs(2);
+/// A server that keeps the last seconds of a stream has them all by then, and they are not counted as its readers'.
+const HISTORY: Duration = Duration::from_secs(11);
 /// Between two rounds of the counting thread.
 const ROUND: Duration = Duration::from_millis(5);
 const DATAGRAM_BYTES: usize = 64 << 10;
@@ -121,6 +123,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
         .collect();
     // The stream may still be on its way; whoever finds it is no reader of the measurement.
     probe(&plan.entrance).await.context("no stream to read")?;
+    tokio::time::sleep(HISTORY).await;
     let before = memory()?;
     let mut tasks = Vec::with_capacity(plan.readers);
     let mut every = tokio::time::interval(Duration::from_secs_f64(1.0 / plan.join_per_second));

@@ -216,10 +216,17 @@ fn mqtt(mut t: Table<'_>) -> Mqtt {
 fn streams(mut t: Table<'_>) -> StreamsLimits {
     let d = StreamsLimits::default();
     let ring_mb = integer(&mut t, "ring_mb_max", 1, 1024, d.ring_bytes_max >> 20);
+    let behind_mb = d.reader_behind_bytes_max >> 20;
+    let behind_mb = integer(&mut t, "reader_behind_mb_max", 1, 1024, behind_mb);
+    let start_mbit = d.start_bits_per_second_max / 1_000_000;
+    let start_mbit = integer(&mut t, "start_mbit_s_max", 1, 10_000, start_mbit);
     let streams = StreamsLimits {
         ring_age_max: seconds(&mut t, "ring_s_max", 1, 120, d.ring_age_max),
         ring_bytes_max: ring_mb << 20,
         reader_behind_max: seconds(&mut t, "reader_behind_s_max", 1, 60, d.reader_behind_max),
+        reader_behind_bytes_max: behind_mb << 20,
+        reader_stall_max: seconds(&mut t, "reader_stall_s_max", 1, 600, d.reader_stall_max),
+        start_bits_per_second_max: start_mbit * 1_000_000,
         publisher_grace: seconds(&mut t, "publisher_grace_s", 1, 3600, d.publisher_grace),
         streams_max: integer(&mut t, "streams_max", 1, 100_000, d.streams_max),
         ..d

@@ -14,9 +14,9 @@ use super::auth::Viewer;
 use super::headers::Problem;
 use super::serve::Client;
 use crate::event::{Delivery, Event};
-use crate::ids::{DeviceId, EventId};
+use crate::ids::{DeviceId, EventId, StreamId};
 use crate::outbox::OutboxError;
-use crate::stream::StreamStatus;
+use crate::stream::{ReaderStatus, StreamStatus};
 
 const EVENTS_DEFAULT: usize = 100;
 const EVENTS_MAX: usize = 500;
@@ -144,4 +144,28 @@ pub(super) async fn streams(State(room): State<Arc<Room>>, _viewer: Viewer) -> R
     };
     let streams = room.streams.status().into_iter().map(shown).collect();
     Json(Streams { streams }).into_response()
+}
+
+#[derive(Serialize)]
+struct Readers {
+    readers: Vec<ReaderStatus>,
+}
+
+/// `GET /api/v1/streams/{device}/{camera}/readers`: who looks, for who may give orders.
+pub(super) async fn readers(
+    State(room): State<Arc<Room>>,
+    viewer: Viewer,
+    Path((device, camera)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    viewer.may_order()?;
+    let known = StreamId::new(&device, &camera)
+        .ok()
+        .and_then(|id| room.streams.readers(&id));
+    match known {
+        Some(readers) => Ok(Json(Readers { readers }).into_response()),
+        None => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "no stream of this name is known; GET /api/v1/streams lists them",
+        )),
+    }
 }

@@ -139,6 +139,10 @@ fn routes(room: Arc<Room>, video: Router) -> Router {
         .route("/api/v1/events", get(api::events))
         .route("/api/v1/events/{id}/retry", post(api::retry))
         .route("/api/v1/streams", get(api::streams))
+        .route(
+            "/api/v1/streams/{device}/{camera}/readers",
+            get(api::readers),
+        )
         .route("/{device}/{camera}/snapshot.jpg", get(snapshot::snapshot))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

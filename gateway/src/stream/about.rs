@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use prometheus::IntCounterVec;
+use prometheus::{HistogramVec, IntCounterVec};
 use serde::Serialize;
 
 use super::ring::Frame;
@@ -19,6 +19,14 @@ pub(super) static READERS_ENDED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
 });
 
+static JOIN: LazyLock<HistogramVec> = LazyLock::new(|| {
+    metrics::histogram_s(
+        "kerbside_reader_join_seconds",
+        "From a reader's PLAY or offer to its first frame",
+        &["protocol"],
+    )
+});
+
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// One reader, as its thread counts it.
@@ -29,6 +37,9 @@ pub struct About {
     protocol: &'static str,
     peer: Option<SocketAddr>,
     since_unix_ms: i64,
+    asked: Option<Instant>,
+    /// Microseconds.
+    join_us: AtomicU32,
     frames: AtomicU64,
     bytes: AtomicU64,
     skipped: AtomicU64,
@@ -51,6 +62,8 @@ pub struct ReaderStatus {
     pub protocol: &'static str,
     pub peer: Option<SocketAddr>,
     pub since: String,
+    /// From its PLAY or offer to its first frame; None: there was none yet.
+    pub join_ms: Option<f64>,
     pub frames: u64,
     pub bytes: u64,
     /// Frames it lost because it was too slow, and how often it jumped.
@@ -71,13 +84,20 @@ pub struct ReaderStatus {
 const NONE: u32 = u32::MAX;
 
 impl About {
-    pub(super) fn new(who: &str, protocol: &'static str, peer: SocketAddr) -> Arc<Self> {
+    pub(super) fn new(
+        who: &str,
+        protocol: &'static str,
+        peer: SocketAddr,
+        asked: Instant,
+    ) -> Arc<Self> {
         Arc::new(Self {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             who: who.to_owned(),
             protocol,
             peer: Some(peer),
             since_unix_ms: clock::unix_ms(),
+            asked: Some(asked),
+            join_us: AtomicU32::new(NONE),
             lost_permille: AtomicU32::new(NONE),
             jitter_us: AtomicU32::new(NONE),
             ..Self::default()
@@ -89,7 +109,15 @@ impl About {
     }
 
     pub(super) fn sent(&self, frame: &Frame, now: Instant) {
-        self.frames.fetch_add(1, Ordering::Relaxed);
+        if self.frames.fetch_add(1, Ordering::Relaxed) == 0
+            && let Some(asked) = self.asked
+        {
+            let took = now.saturating_duration_since(asked);
+            JOIN.with_label_values(&[self.protocol])
+                .observe(took.as_secs_f64());
+            let us = u32::try_from(took.as_micros()).unwrap_or(NONE - 1);
+            self.join_us.store(us, Ordering::Relaxed);
+        }
         self.bytes
             .fetch_add(frame.payloads.bytes() as u64, Ordering::Relaxed);
         let latency = now.saturating_duration_since(frame.arrived).as_micros();
@@ -134,6 +162,7 @@ impl About {
             protocol: self.protocol,
             peer: self.peer,
             since: clock::rfc3339(self.since_unix_ms),
+            join_ms: reported(&self.join_us, 1000.0),
             frames: of(&self.frames),
             bytes: of(&self.bytes),
             skipped_frames: of(&self.skipped),

@@ -93,13 +93,18 @@ impl Reader {
         self.lost
     }
 
-    /// Who reads, for who asks about the stream's readers.
-    pub fn introduce(&mut self, who: &str, protocol: &'static str, peer: SocketAddr) {
-        self.about = About::new(who, protocol, peer);
-        self.stream
-            .readers_list
-            .lock()
-            .push(Arc::downgrade(&self.about));
+    /// Who reads since when, for who asks about the stream's readers.
+    pub fn introduce(
+        &mut self,
+        who: &str,
+        protocol: &'static str,
+        peer: SocketAddr,
+        asked: Instant,
+    ) {
+        self.about = About::new(who, protocol, peer, asked);
+        let mut list = self.stream.readers_list.lock();
+        list.retain(|r| r.strong_count() > 0);
+        list.push(Arc::downgrade(&self.about));
     }
 
     /// What is measured about this reader.

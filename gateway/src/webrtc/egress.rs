@@ -12,8 +12,8 @@ use std::sync::{Arc, Weak};
 use super::plan::Plan;
 use crate::stream::Frame;
 
-/// Packets that can be asked for again.
-const SENT_MAX: usize = 2048;
+/// Packets that can be asked for again: some seconds.
+const SENT_MAX: usize = 1024;
 /// Retransmissions are at most a quarter of what was sent, after a start of so many packets.
 const RESEND_START: u32 = 256;
 const RESEND_SAVED_MAX: u32 = 1024;

@@ -54,7 +54,7 @@ impl Session {
         let Some(remote) = self.transport.remote() else {
             return self.ended(Role::Play, "setup_timeout");
         };
-        reader.introduce(self.owner.name(), "whep", remote);
+        reader.introduce(self.owner.name(), "whep", remote, self.offered);
         let place = self.fanout.place(self.transport.thread());
         let fanout = self.fanout.clone();
         let inbox = self.inbox.clone();

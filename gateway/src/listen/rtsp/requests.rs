@@ -202,6 +202,7 @@ impl Conn {
         if self.play.is_some() {
             return Ok(Some(self.in_session(ok)));
         }
+        let asked = Instant::now();
         let target = Target {
             stream: self.session.stream().to_owned(),
             control: String::new(),
@@ -227,7 +228,8 @@ impl Conn {
             .to_owned();
         let lanes = Lanes::new(&reader, &self.session, &self.pairs, &self.ssrcs, peer.ip());
         let has_wire = lanes.interleaved();
-        reader.introduce(&user, if has_wire { "rtsp_tcp" } else { "rtsp_udp" }, peer);
+        let protocol = if has_wire { "rtsp_tcp" } else { "rtsp_udp" };
+        reader.introduce(&user, protocol, peer, asked);
         let first = reader.poll();
         let base = request
             .request_uri()
