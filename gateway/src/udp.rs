@@ -10,12 +10,12 @@
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdSocket};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use socket2::SockAddr;
+use socket2::{SockAddr, SockRef};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -300,7 +300,20 @@ fn send_many(
     // SAFETY: `messages` holds `count` headers whose pointers (`iovs`, the burst, `to`) outlive the call; sendmmsg only
     // reads through them and writes `msg_len`.
     let n = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), length, 0) };
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    usize::try_from(n).or_else(|_| match io::Error::last_os_error() {
+        // Some sandboxes know neither: one call a datagram.
+        e if e.raw_os_error() == Some(libc::ENOSYS) => {
+            SockRef::from(&fd_of(fd)).send_to(burst.datagram(first), to)?;
+            Ok(1)
+        }
+        e => Err(e),
+    })
+}
+
+/// The descriptor of a socket that the caller holds.
+fn fd_of<'a>(fd: RawFd) -> BorrowedFd<'a> {
+    // SAFETY: `send` was given the open socket and lives no longer than its reference to it.
+    unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
 /// Does the kernel know `UDP_SEGMENT`?

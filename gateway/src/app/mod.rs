@@ -123,12 +123,14 @@ async fn serve(
         }));
     }
 
-    let rtsp_shared = Arc::new(rtsp::Shared::new(
+    let mut rtsp_shared = rtsp::Shared::new(
         registry.clone(),
         guard.clone(),
         streams.clone(),
         fanout.clone(),
-    ));
+    );
+    rtsp_shared.limits = config.rtsp.clone();
+    let rtsp_shared = Arc::new(rtsp_shared);
     let mut device_tasks = Vec::new();
     for (key, addr, tls) in with_tls(
         "rtsp",

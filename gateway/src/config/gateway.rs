@@ -1,11 +1,12 @@
 //! `gateway.toml`: the box itself. Its defaults are those of the code below; configs/gateway.toml shows them all.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::table::{At, Source, Table};
-use super::{Listen, Mqtt, Tls, WebRtc};
+use super::{Listen, Mqtt, Rtsp, Tls, WebRtc};
 use crate::stream::StreamsLimits;
 
 /// What `gateway.toml` says. Values that were faulty hold their default: the faults stop the start.
@@ -15,6 +16,7 @@ pub(super) struct Gateway {
     pub listen: Listen,
     pub tls: Tls,
     pub mqtt: Mqtt,
+    pub rtsp: Rtsp,
     pub streams: StreamsLimits,
     pub webrtc: WebRtc,
     pub drain_max: Duration,
@@ -28,6 +30,15 @@ impl Default for Mqtt {
             connections_max: 10_000,
             receive_max: 64,
             connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Rtsp {
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            udp_ports: None,
         }
     }
 }
@@ -77,6 +88,7 @@ pub(super) fn read(source: &Source) -> Gateway {
     let tls = tls(top.table("tls"));
     let listen = listen(top.table("listen"), tls != Tls::Off);
     let mqtt = mqtt(top.table("mqtt"));
+    let rtsp = rtsp(top.table("rtsp"));
     let streams = streams(top.table("streams"));
     let webrtc = webrtc(top.table("webrtc"));
     top.finish();
@@ -85,6 +97,7 @@ pub(super) fn read(source: &Source) -> Gateway {
         listen,
         tls,
         mqtt,
+        rtsp,
         streams,
         webrtc,
         drain_max,
@@ -211,6 +224,27 @@ fn mqtt(mut t: Table<'_>) -> Mqtt {
     };
     t.finish();
     mqtt
+}
+
+fn rtsp(mut t: Table<'_>) -> Rtsp {
+    let d = Rtsp::default();
+    let rtsp = Rtsp {
+        connections_max: integer(&mut t, "connections_max", 1, 1_000_000, d.connections_max),
+        udp_ports: t.optional("udp_ports").and_then(|f| f.read(ports)),
+    };
+    t.finish();
+    rtsp
+}
+
+/// `FIRST-LAST`: at least one pair.
+fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let ends = text.split_once('-').and_then(|(first, last)| {
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first >= 1024 && last > first).then_some(first..=last)
+    });
+    ends.ok_or_else(|| {
+        format!("{text:?} is no range of ports: write \"FIRST-LAST\", from 1024 on, e.g. \"40000-41999\"")
+    })
 }
 
 fn streams(mut t: Table<'_>) -> StreamsLimits {

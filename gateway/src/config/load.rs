@@ -115,6 +115,7 @@ pub(super) fn load_with(
             listen: g.listen,
             tls: g.tls,
             mqtt: g.mqtt,
+            rtsp: g.rtsp,
             streams: g.streams,
             webrtc: g.webrtc,
             drain_max: g.drain_max,

@@ -13,6 +13,7 @@ mod table;
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub struct Config {
     pub listen: Listen,
     pub tls: Tls,
     pub mqtt: Mqtt,
+    pub rtsp: Rtsp,
     pub streams: StreamsLimits,
     pub webrtc: WebRtc,
     pub drain_max: Duration,
@@ -79,6 +81,13 @@ pub struct Mqtt {
     pub receive_max: u16,
     /// Time for CONNECT to arrive.
     pub connect_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Rtsp {
+    pub connections_max: usize,
+    /// Ports for media over UDP, both ends included; None: any free ones.
+    pub udp_ports: Option<RangeInclusive<u16>>,
 }
 
 #[derive(Clone, Debug)]

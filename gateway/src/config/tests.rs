@@ -121,6 +121,20 @@ fn tls_can_be_turned_off() {
 }
 
 #[test]
+fn media_ports_are_a_range() {
+    let of = |ports: &str| {
+        let text = format!("box_id = \"b\"\n[rtsp]\nudp_ports = \"{ports}\"\n");
+        let dir = dir(&[("gateway.toml", &text)]);
+        load(dir.path()).map(|c| c.rtsp.udp_ports)
+    };
+    assert_eq!(of("40000-40003").unwrap(), Some(40_000..=40_003));
+    for bad in ["40000", "40003-40000", "40000-40000", "80-90", "a-b", "40000-70000"] {
+        let faults = of(bad).unwrap_err();
+        assert_eq!(faults[0].key, "rtsp.udp_ports", "{bad}");
+    }
+}
+
+#[test]
 fn all_faults_of_a_file_at_once() {
     let text = r#"# the box
 box_id = "a b"

@@ -15,7 +15,6 @@ mod push;
 mod requests;
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -25,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::config;
 use crate::log::Sparing;
 use crate::metrics;
 use crate::registry::{Guard, Registry};
@@ -42,7 +42,6 @@ static CLOSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 
 /// Time for TLS, and then for the first request.
 const GREETING_MAX: Duration = Duration::from_secs(10);
-const CONNECTIONS_MAX: usize = 4096;
 
 /// What all connections share.
 pub struct Shared {
@@ -50,9 +49,7 @@ pub struct Shared {
     pub guard: Arc<Guard>,
     pub streams: Streams,
     pub fanout: Fanout,
-    /// Ports for media over UDP; None: any free ones.
-    pub udp_ports: Option<RangeInclusive<u16>>,
-    pub connections_max: usize,
+    pub limits: config::Rtsp,
     nonces: Nonces,
     /// A camera that comes and goes all the time does not fill the log.
     lines: Sparing,
@@ -66,8 +63,7 @@ impl Shared {
             guard,
             streams,
             fanout,
-            udp_ports: None,
-            connections_max: CONNECTIONS_MAX,
+            limits: config::Rtsp::default(),
             nonces: Nonces::new(rand::random()),
             lines: Sparing::default(),
             began: Instant::now(),
@@ -113,7 +109,7 @@ pub async fn serve(
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((_, _)) if connections.len() >= shared.connections_max => {
+            Ok((_, _)) if connections.len() >= shared.limits.connections_max => {
                 CLOSED.with_label_values(&["too_many"]).inc();
             }
             Ok((stream, peer)) => {

@@ -166,7 +166,7 @@ impl Conn {
         let pair = match transport {
             Transport::Tcp { .. } => None,
             Transport::Udp { .. } => {
-                let bound = Pair::bind(self.ends.local.ip(), self.shared.udp_ports.as_ref());
+                let bound = Pair::bind(self.ends.local.ip(), self.shared.limits.udp_ports.as_ref());
                 Some(bound.map_err(|e| {
                     tracing::warn!(error = %e, "no UDP ports for an RTSP track");
                     Response::new(Status::Unavailable)
