@@ -128,7 +128,14 @@ fn media_ports_are_a_range() {
         load(dir.path()).map(|c| c.rtsp.udp_ports)
     };
     assert_eq!(of("40000-40003").unwrap(), Some(40_000..=40_003));
-    for bad in ["40000", "40003-40000", "40000-40000", "80-90", "a-b", "40000-70000"] {
+    for bad in [
+        "40000",
+        "40003-40000",
+        "40000-40000",
+        "80-90",
+        "a-b",
+        "40000-70000",
+    ] {
         let faults = of(bad).unwrap_err();
         assert_eq!(faults[0].key, "rtsp.udp_ports", "{bad}");
     }

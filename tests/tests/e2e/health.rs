@@ -1,6 +1,6 @@
 //! What the gateway tells of a publisher: figures, its clock, its health; by API, feed and metrics.
 
-use kerbside_sim::harness::tools::{ffmpeg_push, have};
+use kerbside_sim::harness::tools::{ffmpeg_push, have, start};
 use kerbside_sim::harness::{Feed, Gateway, Setup, eventually};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -86,4 +86,60 @@ async fn a_publisher_is_measured_and_its_silence_is_told() {
         gateway.metric("kerbside_stream_frame_rate", &labels).await,
         0.0
     );
+}
+
+/// Who reads, by API: an ffmpeg player over each transport, and nobody once they are gone.
+#[tokio::test]
+async fn readers_are_listed_with_what_they_got() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let gateway = Gateway::start(Setup::default()).await;
+    gateway.device("bc-01", "bodycam", None);
+    let token = gateway.user("eve", "operator");
+    let mut feed = Feed::open(&gateway, &token).await;
+    let url = gateway.rtsp_as("bc-01", "bc-01/main");
+    let _publisher = ffmpeg_push(gateway.dir(), &url, "tcp");
+    feed.until_phase(LIMIT, "bc-01/main", "live").await;
+    let path = "/api/v1/streams/bc-01/main/readers";
+    let url = gateway.rtsp_as("eve", "bc-01/main");
+    let players = ["tcp", "udp"].map(|transport| {
+        let input = ["-rtsp_transport", transport, "-i", &url];
+        let output = ["-f", "null", "-"];
+        let args = [&["-nostdin", "-loglevel", "error"][..], &input, &output].concat();
+        start(gateway.dir(), transport, "ffmpeg", &args)
+    });
+    let listed = async || gateway.get(path, &token).await.1["readers"].clone();
+    eventually(LIMIT, "both players in the list", async || {
+        let readers = listed().await;
+        let mut protocols: Vec<_> = readers
+            .as_array()?
+            .iter()
+            .filter(|r| {
+                r["who"] == "eve"
+                    && r["frames"].as_u64() > Some(5)
+                    && r["bytes"].as_u64() > Some(1000)
+                    && r["join_ms"].as_f64().is_some_and(|ms| ms < 5000.0)
+            })
+            .filter_map(|r| r["protocol"].as_str())
+            .collect();
+        protocols.sort_unstable();
+        (protocols == ["rtsp_tcp", "rtsp_udp"]).then_some(())
+    })
+    .await;
+    let joins = "kerbside_reader_join_seconds_count";
+    assert!(gateway.metric(joins, &["rtsp_tcp"]).await > 0.0);
+    let latency = "kerbside_reader_added_latency_seconds_count";
+    eventually(LIMIT, "latencies", async || {
+        (gateway.metric(latency, &["rtsp_udp"]).await > 0.0).then_some(())
+    })
+    .await;
+    drop(players);
+    eventually(LIMIT, "nobody reads", async || {
+        listed().await.as_array()?.is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(gateway.get(path, "wrong").await.0, 401);
+    let unknown = "/api/v1/streams/no/such/readers";
+    assert_eq!(gateway.get(unknown, &token).await.0, 404);
 }

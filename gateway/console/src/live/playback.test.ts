@@ -35,6 +35,7 @@ describe('obstacle', () => {
 it('offers sound only where there is some', () => {
   expect(hasAudio(stream())).toBe(false);
   expect(hasAudio(stream({ codecs: ['H264', 'OPUS'] }))).toBe(true);
+  expect(hasAudio(stream({ codecs: ['H265', 'mpeg4-generic'] }))).toBe(false);
 });
 
 describe('retry', () => {

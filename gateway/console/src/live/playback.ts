@@ -48,8 +48,11 @@ function unplayableCodec(codecs: readonly string[], playable: ReadonlySet<string
   return CODEC_WORDS[video[0] as string] ?? (video[0] as string);
 }
 
+/** Sound that comes by WebRTC; AAC goes to RTSP players only. */
+const AUDIO_CODECS = new Set(['OPUS', 'PCMA', 'PCMU']);
+
 export function hasAudio(stream: Stream): boolean {
-  return stream.codecs.some((c) => VIDEO_CODECS[c.toUpperCase().replace('.', '')] === undefined);
+  return stream.codecs.some((c) => AUDIO_CODECS.has(c.toUpperCase()));
 }
 
 /** Names of the video codecs this browser receives by WebRTC; null without WebRTC. */
