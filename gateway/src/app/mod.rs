@@ -196,6 +196,7 @@ async fn serve(
         if let Some(w) = &webrtc {
             w.all_left().await;
         }
+        finished("fanout", vec![io.spawn_blocking(move || fanout.stop())]).await;
     })
     .await;
     if drained.is_err() {
