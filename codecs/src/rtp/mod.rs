@@ -8,6 +8,7 @@ mod assemble;
 pub mod av1;
 mod bits;
 mod clock;
+mod cut;
 pub mod extension;
 mod format;
 pub mod h264;
