@@ -20,6 +20,8 @@ mod series;
 mod status;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod times_tests;
 
 pub use about::{About, ReaderStatus};
 pub use fanout::{At, Fanout, Flow, Kick, Outlet};

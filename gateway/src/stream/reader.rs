@@ -214,9 +214,10 @@ impl Reader {
                 self.need_key = false;
                 let edge = state.ring.next_seq().saturating_sub(1);
                 for (i, r) in self.retime.iter_mut().enumerate() {
-                    if let Some(f) = (key..=edge)
+                    // Also one from before the key frame: it says where this medium stands.
+                    if let Some(f) = (0..=edge)
                         .rev()
-                        .filter_map(|s| state.ring.get(s))
+                        .map_while(|s| state.ring.get(s))
                         .find(|f| usize::from(f.medium) == i)
                     {
                         let time = r.start(f.seq, f.time, f.arrived, f.epoch);
