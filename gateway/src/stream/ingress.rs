@@ -14,7 +14,7 @@ use prometheus::{Histogram, IntCounterVec};
 
 use super::health::{HealthState, Judge, Signs};
 use super::meter::{ClockStats, Meter, PublisherStats, tenths};
-use super::registry::{Publisher, Superseded};
+use super::publisher::{Publisher, Superseded};
 use super::ring::NewFrame;
 use super::series::LATENCY;
 use crate::{clock, metrics};

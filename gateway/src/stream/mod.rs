@@ -12,6 +12,7 @@ mod fanout;
 mod health;
 mod ingress;
 mod meter;
+mod publisher;
 mod reader;
 mod registry;
 mod retime;
@@ -20,13 +21,16 @@ mod series;
 mod status;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod times_tests;
 
 pub use about::{About, ReaderStatus};
 pub use fanout::{At, Fanout, Flow, Kick, Outlet};
 pub use health::{Health, HealthState};
 pub use ingress::Ingress;
 pub use meter::PublisherStats;
+pub use publisher::{Publisher, Superseded};
 pub use reader::{Item, Reader};
-pub use registry::{Publisher, Streams, Superseded};
+pub use registry::Streams;
 pub use ring::{Frame, NewFrame};
 pub use status::{Phase, StreamStatus, StreamsLimits, SubscribeError};

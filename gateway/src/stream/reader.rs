@@ -103,7 +103,10 @@ impl Reader {
     ) {
         self.about = About::new(who, protocol, peer, asked);
         let mut list = self.stream.readers_list.lock();
-        list.retain(|r| r.strong_count() > 0);
+        // Those who left make room before the list grows.
+        if list.len() == list.capacity() {
+            list.retain(|r| r.strong_count() > 0);
+        }
         list.push(Arc::downgrade(&self.about));
     }
 
@@ -217,9 +220,10 @@ impl Reader {
                 self.need_key = false;
                 let edge = state.ring.next_seq().saturating_sub(1);
                 for (i, r) in self.retime.iter_mut().enumerate() {
-                    if let Some(f) = (key..=edge)
+                    // Also one from before the key frame: it says where this medium stands.
+                    if let Some(f) = (0..=edge)
                         .rev()
-                        .filter_map(|s| state.ring.get(s))
+                        .map_while(|s| state.ring.get(s))
                         .find(|f| usize::from(f.medium) == i)
                     {
                         let time = r.start(f.seq, f.time, f.arrived, f.epoch);
@@ -247,14 +251,18 @@ impl Reader {
                     "the stream was lost: its publisher did not come back",
                 ));
             }
-            if !Arc::ptr_eq(&state.media, &self.media) && *state.media != *self.media {
+            if !Arc::ptr_eq(&state.media, &self.media) {
                 let media = state.media.clone();
-                drop(state);
-                if !same_shape(&media, &self.media) {
-                    return Some(Item::Ended("the publisher changed its media"));
+                if *media != *self.media {
+                    drop(state);
+                    if !same_shape(&media, &self.media) {
+                        return Some(Item::Ended("the publisher changed its media"));
+                    }
+                    self.media = media.clone();
+                    return Some(Item::Media(media));
                 }
-                self.media = media.clone();
-                return Some(Item::Media(media));
+                // The same again, from a publisher that came back: not to be compared with each frame.
+                self.media = media;
             }
             let head = state.ring.next_seq();
             if self.next_seq >= head {
@@ -363,4 +371,35 @@ fn same_shape(a: &[Medium], b: &[Medium]) -> bool {
         && a.iter().zip(b).all(|(a, b)| {
             a.clock_rate == b.clock_rate && a.codec.encoding_name() == b.codec.encoding_name()
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Streams;
+    use bytes::Bytes;
+    use kerbside_codecs::media::Codec;
+
+    #[tokio::test]
+    async fn who_left_is_forgotten_though_nobody_asks_for_the_list() {
+        let streams = Streams::new(StreamsLimits::default());
+        let id = StreamId::new("bc-01", "main").unwrap();
+        let codec = Codec::H264 {
+            sps: Bytes::new(),
+            pps: Bytes::new(),
+        };
+        let video = Medium {
+            codec,
+            clock_rate: 90_000,
+        };
+        let _publisher = streams.publish(&id, vec![video], "test").unwrap();
+        let mut stays = streams.read(&id, Duration::ZERO).await.unwrap();
+        stays.introduce("anna", "probe", ([192, 0, 2, 1], 5).into());
+        for _ in 0..10_000 {
+            let mut r = streams.read(&id, Duration::ZERO).await.unwrap();
+            r.introduce("bob", "probe", ([192, 0, 2, 2], 5).into());
+        }
+        assert!(stays.stream.readers_list.lock().len() < 16);
+        assert_eq!(streams.readers(&id).unwrap()[0].who, "anna");
+    }
 }

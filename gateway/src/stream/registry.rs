@@ -1,4 +1,5 @@
-//! All streams by name, and the publisher's side of each.
+//! All streams by name: who publishes and who reads each, and which are forgotten. Not here: pushing (`publisher`), reading
+//! (`reader`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -14,8 +15,9 @@ use super::about::{About, ReaderStatus};
 use super::fanout::Listener;
 use super::health::Health;
 use super::meter::PublisherStats;
+use super::publisher::Publisher;
 use super::reader::Reader;
-use super::ring::{NewFrame, Ring};
+use super::ring::Ring;
 use super::series;
 use super::status::{Phase, StreamStatus, StreamsLimits, SubscribeError};
 use crate::ids::{DeviceId, StreamId};
@@ -51,11 +53,11 @@ pub(super) struct StreamState {
     pub epoch: u32,
     /// Fan-out threads that have readers of this stream.
     pub listeners: Arc<[Listener]>,
-    publisher: Option<&'static str>,
+    pub publisher: Option<&'static str>,
     /// What is told of the publisher.
     pub told: Option<(Arc<PublisherStats>, Health)>,
     last_key_request: Option<Instant>,
-    b_frames: bool,
+    pub b_frames: bool,
 }
 
 impl StreamState {
@@ -76,11 +78,11 @@ pub(super) struct Stream {
     /// Readers that said who they are.
     pub readers_list: Mutex<Vec<Weak<About>>>,
     readers: watch::Sender<usize>,
-    key_wanted: Notify,
-    frames: AtomicU64,
+    pub key_wanted: Notify,
+    pub frames: AtomicU64,
     on_demand: bool,
     pub changed: Arc<Changed>,
-    epoch_now: AtomicU32,
+    pub epoch_now: AtomicU32,
 }
 
 /// Streams whose status changed and was not taken yet: a set, so a burst of changes is one entry.
@@ -121,7 +123,7 @@ impl Stream {
     }
 
     /// Something is new for the readers. Not with the state locked.
-    fn wake_readers(&self) {
+    pub fn wake_readers(&self) {
         let listeners = self.state.lock().listeners.clone();
         listeners.iter().for_each(Listener::wake);
         self.wake.notify_waiters();
@@ -404,98 +406,5 @@ impl<'a> Demand<'a> {
 impl Drop for Demand<'_> {
     fn drop(&mut self) {
         self.0.readers_changed(-1);
-    }
-}
-
-/// Another publisher took the stream over, or the device was revoked.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("this publisher no longer owns its stream")]
-pub struct Superseded;
-
-/// The right to push into one stream. Dropping it starts the grace.
-#[derive(Debug)]
-pub struct Publisher {
-    pub(super) stream: Arc<Stream>,
-    pub(super) epoch: u32,
-    frames: prometheus::IntCounter,
-    bytes: prometheus::IntCounter,
-}
-
-impl Publisher {
-    pub fn id(&self) -> &StreamId {
-        &self.stream.id
-    }
-
-    /// Has another publisher taken over, or was the device revoked?
-    pub fn is_superseded(&self) -> bool {
-        self.stream.epoch_now.load(Ordering::Acquire) != self.epoch
-    }
-
-    /// # Errors
-    /// [`Superseded`]: stop publishing and close the session.
-    pub fn push(&self, frame: NewFrame) -> Result<(), Superseded> {
-        let mut state = self.stream.state.lock();
-        if state.epoch != self.epoch {
-            return Err(Superseded);
-        }
-        let Some(medium) = state.media.get(usize::from(frame.medium)) else {
-            return Ok(());
-        };
-        let is_video = medium.codec.kind() == MediumKind::Video;
-        self.bytes.inc_by(frame.payloads.bytes() as u64);
-        state.ring.push(frame, self.epoch, is_video);
-        let listeners = state.listeners.clone();
-        drop(state);
-        listeners.iter().for_each(Listener::wake);
-        self.frames.inc();
-        self.stream.frames.fetch_add(1, Ordering::Relaxed);
-        self.stream.wake.notify_waiters();
-        Ok(())
-    }
-
-    /// The media changed (new parameter sets). The kinds must stay; otherwise readers are ended.
-    ///
-    /// # Errors
-    /// [`Superseded`].
-    pub fn set_media(&self, media: Vec<Medium>) -> Result<(), Superseded> {
-        let mut state = self.stream.state.lock();
-        if state.epoch != self.epoch {
-            return Err(Superseded);
-        }
-        state.media = media.into();
-        drop(state);
-        self.stream.wake_readers();
-        self.stream.changed.mark(&self.stream.id);
-        Ok(())
-    }
-
-    /// Says whether the video has B-frames.
-    pub fn set_b_frames(&self, b_frames: bool) {
-        let mut state = self.stream.state.lock();
-        if state.epoch == self.epoch && state.b_frames != b_frames {
-            state.b_frames = b_frames;
-            drop(state);
-            self.stream.changed.mark(&self.stream.id);
-        }
-    }
-
-    /// Waits until a reader needs a key frame (or the publisher was cut: check [`Self::is_superseded`]).
-    /// Cancel-safe.
-    pub async fn key_frame_wanted(&self) {
-        self.stream.key_wanted.notified().await;
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        let mut state = self.stream.state.lock();
-        if state.epoch == self.epoch && state.phase == Phase::Live {
-            state.phase = Phase::Waiting(Instant::now());
-            state.publisher = None;
-            state.told = None;
-            drop(state);
-            series::left(&self.stream.id.to_string());
-            self.stream.changed.mark(&self.stream.id);
-        }
     }
 }

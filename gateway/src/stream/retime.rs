@@ -9,9 +9,10 @@ use std::time::Instant;
 /// Squeezed distance of two frames, as a fraction of a second.
 const SQUEEZE_PER_SECOND: u64 = 1000;
 
-/// A replay behind the live edge takes at most this part of a second.
-const AGAIN_PER_SECOND: u64 = 100;
+/// A replay behind the live edge takes at most this part of a second: less than there is between two frames.
+const AGAIN_PER_SECOND: u64 = 200;
 
+/// The newest frame that is no replay; at a join or jump that of the live edge, which the replay leads up to.
 #[derive(Debug, Clone, Copy)]
 struct Last {
     out: u64,
@@ -29,6 +30,8 @@ pub(super) struct Retime {
     /// Added to media time, modulo 2^64.
     offset: u64,
     last: Option<Last>,
+    /// The latest time given out: what is squeezed in stays behind it.
+    latest: Option<u64>,
 }
 
 impl Retime {
@@ -39,6 +42,7 @@ impl Retime {
             again: None,
             offset: 0,
             last: None,
+            latest: None,
         }
     }
 
@@ -48,18 +52,24 @@ impl Retime {
         self.live_edge = Some((seq, time));
         self.again = None;
         self.follow(time, arrived, epoch);
-        time.wrapping_add(self.offset)
+        let out = time.wrapping_add(self.offset);
+        self.last = Some(Last {
+            out,
+            arrived,
+            epoch,
+        });
+        out
     }
 
     /// Frames from `first` to before `edge` come once more, although the live edge was reached: squeezed behind what
     /// was given out last, before the next live frame is due.
     pub fn again(&mut self, first: u64, edge: u64) {
-        let Some(last) = self.last else {
+        let Some(latest) = self.latest else {
             return;
         };
         let room = self.clock_rate / AGAIN_PER_SECOND;
         let step = (room / (edge - first).max(1)).max(1);
-        self.again = Some((first, last.out, step));
+        self.again = Some((first, latest, step));
         self.live_edge = Some((edge, 0));
     }
 
@@ -73,30 +83,44 @@ impl Retime {
                 .unwrap_or(0)
                 .saturating_mul(self.clock_rate)
                 / 1_000_000;
-            self.offset = last.out.wrapping_add(passed.max(1)).wrapping_sub(time);
+            let out = last.out.wrapping_add(passed.max(1));
+            self.offset = self.behind_latest(out).wrapping_sub(time);
             self.last = None;
+        }
+    }
+
+    /// `out`, or the next moment after all that was given out.
+    fn behind_latest(&self, out: u64) -> u64 {
+        match self.latest {
+            Some(latest) if !is_later(out, latest) => latest.wrapping_add(1),
+            _ => out,
         }
     }
 
     pub fn apply(&mut self, seq: u64, time: u64, arrived: Instant, epoch: u32) -> u64 {
         self.follow(time, arrived, epoch);
-        if let Some((first, base, step)) = self.again
-            && self.is_replay(seq)
-        {
-            return base.wrapping_add(seq.saturating_sub(first).saturating_add(1) * step);
-        }
-        let shown = match self.live_edge {
-            Some((edge_seq, edge_time)) if seq < edge_seq => {
-                edge_time.wrapping_sub((edge_seq - seq) * self.clock_rate / SQUEEZE_PER_SECOND)
+        let out = match (self.again, self.live_edge) {
+            (Some((first, base, step)), Some((edge_seq, _))) if seq < edge_seq => {
+                base.wrapping_add(seq.saturating_sub(first).saturating_add(1) * step)
             }
-            _ => time,
+            (None, Some((edge_seq, edge_time))) if seq < edge_seq => {
+                let before = (edge_seq - seq) * self.clock_rate / SQUEEZE_PER_SECOND;
+                let out = edge_time.wrapping_sub(before).wrapping_add(self.offset);
+                self.behind_latest(out)
+            }
+            _ => {
+                let out = time.wrapping_add(self.offset);
+                self.last = Some(Last {
+                    out,
+                    arrived,
+                    epoch,
+                });
+                out
+            }
         };
-        let out = shown.wrapping_add(self.offset);
-        self.last = Some(Last {
-            out,
-            arrived,
-            epoch,
-        });
+        if self.latest.is_none_or(|latest| is_later(out, latest)) {
+            self.latest = Some(out);
+        }
         out
     }
 
@@ -104,6 +128,11 @@ impl Retime {
     pub fn is_replay(&self, seq: u64) -> bool {
         self.live_edge.is_some_and(|(edge, _)| seq < edge)
     }
+}
+
+/// Of two times that may have wrapped.
+fn is_later(a: u64, b: u64) -> bool {
+    a.wrapping_sub(b).cast_signed() > 0
 }
 
 #[cfg(test)]

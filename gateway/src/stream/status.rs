@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::health::Health;
 use super::meter::PublisherStats;
-use super::registry::{Publisher, Superseded};
+use super::publisher::{Publisher, Superseded};
 use super::series;
 use crate::ids::StreamId;
 

@@ -256,12 +256,16 @@ impl Track {
             clippy::cast_possible_truncation,
             reason = "the sequence number is the low part"
         )]
-        let place = |s: &Sent| seq.wrapping_sub(s.first as u16);
-        let sent = self.sent.iter().rev().find(|s| place(s) < s.count)?;
-        let i = place(sent);
+        let back = (self.next_index as u16).wrapping_sub(1).wrapping_sub(seq);
+        // The newest packet of this number. Not walked to: who asks for what is long gone must not cost a walk each.
+        let index = self.next_index.checked_sub(1 + u64::from(back))?;
+        let place = self.sent.partition_point(|s| s.first <= index);
+        let sent = self.sent.get(place.checked_sub(1)?)?;
+        let i = u16::try_from(index - sent.first)
+            .ok()
+            .filter(|i| *i < sent.count)?;
         let frame = sent.frame.upgrade()?;
         let payload = frame.payloads.in_order().get(usize::from(i))?;
-        let index = sent.first + u64::from(i);
         let last = i + 1 == sent.count;
         let header = self.header(index, sent.time, last);
         let header = self.extended(&header, last, frame.captured);
@@ -377,6 +381,32 @@ mod tests {
         let resent = e.resend(ssrc, &[seq; 10_000], |_, _, _| ());
         assert_eq!(resent.packets, RESEND_START);
         assert_eq!(resent.refused, 10_000 - RESEND_START);
+    }
+
+    /// A packet that is sent again with other bytes would be encrypted with the same nonce: the end of GCM's secrecy.
+    #[test]
+    fn a_number_stands_for_one_packet_also_where_it_wraps() {
+        let (mut e, ssrc) = egress();
+        e.tracks[0].capture_time = Some(5);
+        e.tracks[0].next_index = (3 << 16) - 700;
+        let frames: Vec<_> = (1..60).map(|n| frame(0, 1 + n % 40)).collect();
+        let mut sent = std::collections::BTreeMap::new();
+        for (n, f) in (0..).zip(&frames) {
+            e.frame(f, n * 3000, true, |h, p, i| {
+                sent.insert(i, (h.to_vec(), p.to_vec()));
+            });
+        }
+        let newest = *sent.keys().last().unwrap();
+        assert!(newest >> 16 > 2, "the sequence number wrapped");
+        let mut again = 0;
+        for seq in 0..=u16::MAX {
+            e.tracks[0].resend_quarters = 4;
+            e.resend(ssrc, &[seq], |h, p, i| {
+                assert_eq!(sent.get(&i), Some(&(h.to_vec(), p.to_vec())));
+                again += 1;
+            });
+        }
+        assert_eq!(again, sent.len());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! a reader on a fan-out thread.
 
 use std::collections::VecDeque;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -12,6 +13,9 @@ use crate::stream::Kick;
 
 /// Datagrams waiting for one session; more are dropped and counted.
 pub const INBOX_MAX: usize = 512;
+
+/// ICE-TCP connections of one session at once: a new one, the one before it, and one of each other network.
+pub const CONNECTIONS_MAX: usize = 4;
 
 /// Why a datagram was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,16 @@ pub struct Inbox {
     room: Notify,
     kick: OnceLock<Kick>,
     over: OnceLock<&'static str>,
+    connections: AtomicUsize,
+}
+
+/// The place of one ICE-TCP connection in its session.
+pub struct Place(Arc<Inbox>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Default)]
@@ -49,6 +63,15 @@ struct Waiting {
 }
 
 impl Inbox {
+    /// A place for one more ICE-TCP connection; None: there are enough.
+    pub fn connection(self: &Arc<Self>) -> Option<Place> {
+        let more = |n| (n < CONNECTIONS_MAX).then_some(n + 1);
+        self.connections
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .ok()?;
+        Some(Place(self.clone()))
+    }
+
     /// # Errors
     /// [`Refused`], and the datagram.
     pub fn put(&self, datagram: Datagram) -> Result<(), (Refused, Datagram)> {
@@ -161,5 +184,21 @@ impl Inbox {
             Some(k) => k.kick(),
             None => self.called.notify_one(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_few_connections() {
+        let inbox = Arc::<Inbox>::default();
+        let mut places: Vec<_> = (0..CONNECTIONS_MAX)
+            .map(|_| inbox.connection().unwrap())
+            .collect();
+        assert!(inbox.connection().is_none());
+        places.pop();
+        assert!(inbox.connection().is_some());
     }
 }

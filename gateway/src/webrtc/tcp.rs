@@ -151,6 +151,10 @@ impl Connection {
             inbox,
             first,
         } = self;
+        // Its first check is not looked at yet: whoever knows a session's name may come so far.
+        let Some(_place) = inbox.connection() else {
+            return dropped("tcp_too_many");
+        };
         let room = Arc::<OnceLock<Kick>>::default();
         let via = Via::Tcp(TcpPath {
             queue: writes,
@@ -216,7 +220,11 @@ async fn write_all(
 
 #[cfg(test)]
 mod tests {
+    use super::super::ice::{self, tests::request};
+    use super::super::inbox::CONNECTIONS_MAX;
+    use super::super::sessions::{Entry, Role};
     use super::*;
+    use crate::registry::{self, Principal};
     use proptest::prelude::*;
 
     proptest! {
@@ -243,5 +251,45 @@ mod tests {
             let mut buf = BytesMut::from(&bytes[..]);
             while let Ok(Some(_)) = unframe(&mut buf) {}
         }
+    }
+
+    #[tokio::test]
+    async fn who_knows_a_sessions_name_gets_few_connections() {
+        let sessions = Sessions::new(1);
+        let inbox = Arc::<Inbox>::default();
+        let entry = Entry {
+            id: "id".into(),
+            owner: Principal::User(registry::User {
+                name: "anna".to_owned(),
+                role: registry::Role::Operator,
+                issue: registry::Issue::default(),
+            }),
+            role: Role::Play,
+            remote_ufrag: "them".to_owned(),
+            inbox: inbox.clone(),
+            restart: ice::Restart::default(),
+        };
+        let _seat = sessions.open("us", entry).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (_stop, stopping) = watch::channel(false);
+        let accepting = tokio::spawn(accept(listener, sessions, stopping));
+        let check = request("us:them", "whatever", true);
+        let mut open = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            let mut stream = TcpStream::connect(at).await.unwrap();
+            stream
+                .write_all(&frame([&check[..]].into_iter()))
+                .await
+                .unwrap();
+            inbox.next().await;
+            open.push(stream);
+        }
+        let mut more = TcpStream::connect(at).await.unwrap();
+        more.write_all(&frame([&check[..]].into_iter()))
+            .await
+            .unwrap();
+        assert_eq!(more.read(&mut [0; 10]).await.unwrap_or(0), 0, "closed");
+        accepting.abort();
     }
 }

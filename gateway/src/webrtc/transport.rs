@@ -222,23 +222,22 @@ impl Transport {
         self.secure.sealer()
     }
 
-    /// Can another frame be taken? Over UDP always: what the socket does not take is dropped, as a network would.
-    pub fn has_room(&self) -> bool {
+    /// Can another frame be taken? Over UDP always: what the socket does not take is dropped, as a network would. When
+    /// a TCP connection cannot, it kicks the reader once it can again.
+    pub fn has_room(&self, reader: &Kick) -> bool {
         match &self.via {
             Via::Udp(_) => true,
-            Via::Tcp(path) => path.queue.capacity() > TCP_ROOM,
+            Via::Tcp(path) => {
+                // First, so that what is written from now on kicks. Each connection of a session has its own.
+                path.room.get_or_init(|| reader.clone());
+                path.queue.capacity() > TCP_ROOM
+            }
         }
     }
 
-    /// Is the selected path a TCP connection? Then tells it whom to kick when there is room again.
-    pub fn is_tcp(&self, reader: &Kick) -> bool {
-        match &self.via {
-            Via::Udp(_) => false,
-            Via::Tcp(path) => {
-                path.room.get_or_init(|| reader.clone());
-                true
-            }
-        }
+    /// Is the selected path a TCP connection?
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.via, Via::Tcp(_))
     }
 
     /// The fan-out thread whose socket hears the other side; None: not by UDP.

@@ -139,7 +139,7 @@ impl Outlet for Viewer {
     }
 
     fn ready(&mut self, _: &mut At<'_>) -> Flow {
-        if self.session.transport.has_room() {
+        if self.session.transport.has_room(&self.place) {
             Flow::Go
         } else {
             Flow::Blocked
@@ -203,7 +203,7 @@ impl Outlet for Viewer {
     }
 
     fn is_paced(&self) -> bool {
-        !self.session.transport.is_tcp(&self.place)
+        !self.session.transport.is_tcp()
     }
 
     fn end(self: Box<Self>, reason: &'static str, _: &Reader, _: &mut At<'_>) {

@@ -16,6 +16,8 @@ pub struct KeepAlive {
     due: Option<Instant>,
     /// `CSeq` of what was not answered yet.
     pending: Option<u32>,
+    /// The one before was refused for its login.
+    refused: bool,
 }
 
 impl KeepAlive {
@@ -25,6 +27,7 @@ impl KeepAlive {
             get_parameter: false,
             due: None,
             pending: None,
+            refused: false,
         }
     }
 
@@ -62,10 +65,13 @@ impl KeepAlive {
         })
     }
 
-    /// The last one was refused for its login: due at once.
+    /// The last one was refused for its login: due at once, but only once: a camera that refuses them all is not asked
+    /// as fast as it can refuse.
     pub fn again(&mut self) {
         self.pending = None;
-        self.due = self.due.and_then(|d| d.checked_sub(self.every));
+        if !std::mem::replace(&mut self.refused, true) {
+            self.due = self.due.and_then(|d| d.checked_sub(self.every));
+        }
     }
 
     /// A reply that is no login matter. `cseq`: as far as the camera says.
@@ -73,6 +79,7 @@ impl KeepAlive {
         if cseq.is_none() || cseq == self.pending {
             self.pending = None;
         }
+        self.refused = false;
         if matches!(status, 400 | 405 | 451 | 500 | 501 | 551) {
             self.get_parameter = false;
         }
@@ -114,6 +121,12 @@ mod tests {
         assert_eq!(k.due(at(4), 8), Some("OPTIONS"));
         k.again();
         assert_eq!(k.due(at(4), 9), Some("OPTIONS"), "after a stale nonce");
+        k.again();
+        assert_eq!(k.due(at(4), 10), None, "a camera that refuses them all");
+        assert_eq!(k.due(at(5), 10), Some("OPTIONS"));
+        k.answered(Some(10), 200);
+        k.again();
+        assert_eq!(k.due(at(5), 11), Some("OPTIONS"));
         // One that is refused is not sent again.
         let mut k = KeepAlive::new();
         k.methods(Some("GET_PARAMETER"));

@@ -312,3 +312,7 @@ async fn write(to: Option<&mut Wire>, out: &mut BytesMut) -> std::io::Result<Wri
         _ => Ok(Written::Some),
     }
 }
+
+#[cfg(test)]
+#[path = "conn_tests.rs"]
+mod tests;

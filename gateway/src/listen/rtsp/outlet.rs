@@ -127,6 +127,7 @@ pub struct RtspOutlet {
     unflushed: bool,
     answers_wait: bool,
     broken: bool,
+    ended: bool,
     peer: IpAddr,
 }
 
@@ -141,6 +142,7 @@ impl RtspOutlet {
             unflushed: false,
             answers_wait: false,
             broken: false,
+            ended: false,
             peer,
         }
     }
@@ -195,6 +197,12 @@ impl RtspOutlet {
             self.before.unsplit(papers.answers.split());
             self.desk.called.notify_one();
         }
+    }
+
+    fn hand_back(&mut self, left: Left) {
+        self.ended = true;
+        self.desk.papers.lock().left = Some(left);
+        self.desk.called.notify_one();
     }
 
     fn fail(&mut self) -> Flow {
@@ -340,8 +348,9 @@ impl Outlet for RtspOutlet {
         if self.desk.papers.lock().leave {
             return Flow::Over("left");
         }
-        // Not into a frame that was begun.
-        self.answers_wait = self.partial.is_some();
+        // Not into a frame that was begun, and not on top of what is not taken: a client that asks and never reads
+        // must not be kept in mind without end.
+        self.answers_wait = self.partial.is_some() || !self.before.is_empty();
         if !self.answers_wait {
             self.take_answers();
         }
@@ -366,8 +375,20 @@ impl Outlet for RtspOutlet {
             self.lanes.bye(&mut rest);
         }
         let wire = self.wire.take().filter(|_| !self.broken);
-        self.desk.papers.lock().left = Some(Left { wire, rest, reason });
-        self.desk.called.notify_one();
+        self.hand_back(Left { wire, rest, reason });
+    }
+}
+
+impl Drop for RtspOutlet {
+    /// By a fault, or because its thread had ended: the connection must not wait for ever.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.hand_back(Left {
+                wire: None,
+                rest: BytesMut::new(),
+                reason: "fault",
+            });
+        }
     }
 }
 
@@ -377,3 +398,7 @@ fn send(pair: &Pair, to: std::net::SocketAddr, burst: &Burst) {
         Err(_) => dropped("unreachable", burst.len()),
     }
 }
+
+#[cfg(test)]
+#[path = "outlet_tests.rs"]
+mod tests;

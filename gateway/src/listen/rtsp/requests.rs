@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kerbside_codecs::media::Medium;
 use kerbside_codecs::rtsp::{Call, METHODS, Phase, Request, Response, Status, Target, Transport};
 use rtsp_types::Method;
 
@@ -123,7 +124,7 @@ impl Conn {
     }
 
     async fn describe(&mut self, request: &Request, target: Target) -> Result<Response, Response> {
-        self.learn(&target).await?;
+        let media = self.learn(&target).await?;
         let base = request
             .request_uri()
             .map(|u| base_url(u.as_str()))
@@ -131,12 +132,12 @@ impl Conn {
         let mut response = Response::new(Status::Ok)
             .with("Content-Type", "application/sdp")
             .with("Content-Base", format!("{base}/"));
-        response.body = kerbside_codecs::rtsp::describe(&target.stream, self.session.media());
+        response.body = kerbside_codecs::rtsp::describe(&target.stream, &media);
         Ok(response)
     }
 
-    /// Learns the media of a stream that a user wants to play.
-    async fn learn(&mut self, target: &Target) -> Result<(), Response> {
+    /// Learns the media of a stream that a user wants to play. A session that has tracks keeps those of its own stream.
+    async fn learn(&mut self, target: &Target) -> Result<Arc<[Medium]>, Response> {
         self.permit(Purpose::Play, target)?;
         let id = stream_id(target)?;
         let reader = self
@@ -145,9 +146,10 @@ impl Conn {
             .read(&id, CAMERA_WAIT)
             .await
             .map_err(|e| unreadable(&e))?;
+        let media = reader.media().clone();
         self.session
-            .described(target.stream.clone(), reader.media().to_vec());
-        Ok(())
+            .described(target.stream.clone(), media.to_vec());
+        Ok(media)
     }
 
     async fn set_up(

@@ -5,7 +5,8 @@
 //! reader's [`Outlet`], built by the protocols.
 //!
 //! The contract: all calls of one outlet come from one thread and none may block. An outlet that cannot go on says
-//! [`Flow::Blocked`] and is called again after its waker was woken or its [`Kick`] was used.
+//! [`Flow::Blocked`] and is called again after its waker was woken or its [`Kick`] was used. An outlet that is dropped
+//! without [`Outlet::end`] met a fault: whoever waits for it must learn that from the drop.
 
 mod pace;
 #[cfg(test)]
@@ -123,8 +124,7 @@ impl std::fmt::Debug for Kick {
 impl Bell {
     fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
-            self.mailbox.letters.lock().kicked.push(self.key);
-            self.mailbox.wake.notify_one();
+            self.mailbox.leave(|l| l.kicked.push(self.key));
         }
     }
 }
@@ -147,6 +147,28 @@ struct Mailbox {
     readers: AtomicUsize,
 }
 
+impl Mailbox {
+    /// Leaves a letter, unless nobody reads it any more.
+    fn leave(&self, letter: impl FnOnce(&mut Letters)) {
+        let mut letters = self.letters.lock();
+        if !letters.closed {
+            letter(&mut letters);
+            drop(letters);
+            self.wake.notify_one();
+        }
+    }
+
+    /// The thread is gone: what lies here, and what comes, goes. Readers learn it from the drop.
+    fn close(&self) {
+        let mut letters = self.letters.lock();
+        letters.closed = true;
+        let left = std::mem::take(&mut *letters);
+        letters.closed = true;
+        drop(letters);
+        drop(left);
+    }
+}
+
 #[derive(Default)]
 struct Letters {
     joins: Vec<Join>,
@@ -154,6 +176,8 @@ struct Letters {
     /// Groups (by stream) that have something new.
     groups: Vec<usize>,
     stop: bool,
+    /// The thread is gone: nobody reads this any more.
+    closed: bool,
 }
 
 struct Join {
@@ -174,8 +198,7 @@ pub(super) struct Listener {
 impl Listener {
     pub fn wake(&self) {
         if !self.dirty.swap(true, Ordering::AcqRel) {
-            self.mailbox.letters.lock().groups.push(self.group);
-            self.mailbox.wake.notify_one();
+            self.mailbox.leave(|l| l.groups.push(self.group));
         }
     }
 
@@ -256,16 +279,29 @@ impl Fanout {
         }))
     }
 
-    /// From now on the reader's frames go to `outlet`, first the item that was already taken from it.
+    /// From now on the reader's frames go to `outlet`, first the item that was already taken from it. When the thread
+    /// has ended, both are dropped.
     pub fn join(&self, place: &Kick, reader: Reader, first: Option<Item>, outlet: Box<dyn Outlet>) {
         let mailbox = &place.0.mailbox;
-        mailbox.readers.fetch_add(1, Ordering::Relaxed);
-        mailbox.letters.lock().joins.push(Join {
+        let join = Join {
             bell: place.0.clone(),
             reader,
             first,
             outlet,
-        });
+        };
+        let mut letters = mailbox.letters.lock();
+        if letters.closed {
+            // An outlet may take other locks when it is dropped.
+            drop(letters);
+            tracing::debug!(
+                thread = mailbox.index,
+                "a reader came to a fan-out thread that has ended"
+            );
+            return drop(join);
+        }
+        letters.joins.push(join);
+        drop(letters);
+        mailbox.readers.fetch_add(1, Ordering::Relaxed);
         mailbox.wake.notify_one();
     }
 

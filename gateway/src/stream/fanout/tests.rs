@@ -25,6 +25,7 @@ struct Probe {
     waker: Arc<Mutex<Option<Waker>>>,
     paced: bool,
     faulty: bool,
+    deadline: Option<Instant>,
 }
 
 impl Outlet for Probe {
@@ -51,6 +52,10 @@ impl Outlet for Probe {
 
     fn woken(&mut self, _: &mut Reader, _: &mut At<'_>) -> Flow {
         Flow::Go
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     fn skipped(&mut self, frames: u64, _: &Reader, _: &mut At<'_>) {
@@ -142,6 +147,7 @@ impl Street {
             waker: Arc::default(),
             paced: false,
             faulty: false,
+            deadline: None,
         };
         adjust(&mut probe);
         let out = Watched {
@@ -265,4 +271,43 @@ async fn a_start_over_datagrams_is_paced() {
     }
     assert_eq!(paced.frame(), 0, "the key frame comes at once");
     assert!(paced.seen.try_recv().is_err(), "the rest has to wait");
+}
+
+#[tokio::test]
+async fn a_deadline_that_stays_overdue_holds_nobody_up() {
+    let street = Street::new(StreamsLimits::default());
+    street.push(0, true, 10);
+    let overdue = Instant::now();
+    let mut readers = Vec::new();
+    for _ in 0..4 {
+        readers.push(street.join(true, |p| p.deadline = Some(overdue)).await);
+        readers.push(street.join(true, |_| ()).await);
+    }
+    for n in 1..20 {
+        street.push(n, false, 10);
+    }
+    for r in readers {
+        for n in 0..20 {
+            assert_eq!(r.frame(), n);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_comes_when_the_threads_have_ended_is_told_so() {
+    let street = Street::new(StreamsLimits::default());
+    street.push(0, true, 10);
+    let before = street.join(true, |_| ()).await;
+    assert_eq!(before.frame(), 0);
+    let place = street.fanout.place(None);
+    street.fanout.stop();
+    assert_eq!(before.next(), Seen::Ended("gateway_stops"));
+    let late = street.join(true, |_| ()).await;
+    assert!(late.seen.recv().is_err(), "its outlet is dropped");
+    place.kick();
+    let letters = place.0.mailbox.letters.lock();
+    assert!(
+        letters.joins.is_empty() && letters.kicked.is_empty(),
+        "nothing piles up where nobody reads"
+    );
 }

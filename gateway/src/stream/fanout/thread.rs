@@ -20,6 +20,8 @@ use crate::udp::Burst;
 const TURN_BYTES: usize = 256 << 10;
 /// How often stalls are looked for and measurements are handed over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A deadline that is over already comes again after this: it must not spin.
+const OVERDUE: Duration = Duration::from_millis(1);
 
 /// One reader on this thread.
 struct Slot {
@@ -33,6 +35,8 @@ struct Slot {
     blocked_since: Option<Instant>,
     /// The earliest alarm that stands for it.
     alarm: Option<Instant>,
+    /// Stands in the list of those whose turn was over before they were done.
+    again: bool,
 }
 
 /// Readers of one stream.
@@ -57,7 +61,17 @@ struct Round {
     look_at: Instant,
 }
 
+/// Closes the mailbox when the thread ends, by a fault too.
+struct Closing(Arc<Mailbox>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 pub(super) async fn run(mailbox: Arc<Mailbox>) {
+    let _closing = Closing(mailbox.clone());
     let mut round = Round {
         mailbox: mailbox.clone(),
         slots: Vec::new(),
@@ -89,6 +103,9 @@ pub(super) async fn run(mailbox: Arc<Mailbox>) {
         }
         let letters = std::mem::take(&mut *mailbox.letters.lock());
         if letters.stop {
+            for join in letters.joins {
+                round.join(join);
+            }
             round.end_all();
             return;
         }
@@ -127,6 +144,9 @@ impl Round {
         }
         for key in std::mem::take(&mut self.again) {
             if let Some(&slot) = self.by_key.get(&key) {
+                if let Some(s) = &mut self.slots[slot] {
+                    s.again = false;
+                }
                 self.serve(slot, false);
             }
         }
@@ -176,6 +196,7 @@ impl Round {
             pace,
             blocked_since: None,
             alarm: None,
+            again: false,
         });
         self.by_key.insert(key, slot);
         let thread = self.mailbox.index.to_string();
@@ -218,7 +239,11 @@ impl Round {
         let served = catch_unwind(AssertUnwindSafe(|| slot.serve(woken, burst, latency)));
         match served {
             Ok(Served::Idle) => {}
-            Ok(Served::Again) => self.again.push(slot.bell.key),
+            Ok(Served::Again) => {
+                if !std::mem::replace(&mut slot.again, true) {
+                    self.again.push(slot.bell.key);
+                }
+            }
             Ok(Served::Over(reason)) => return self.remove(index, reason),
             Err(_) => {
                 tracing::error!(
@@ -235,8 +260,11 @@ impl Round {
         if let Some(at) = due.into_iter().flatten().min()
             && slot.alarm.is_none_or(|a| at < a)
         {
-            slot.alarm = Some(at);
-            self.alarms.push(Reverse((at, slot.bell.key)));
+            let at = at.max(Instant::now() + OVERDUE);
+            if slot.alarm.is_none_or(|a| at < a) {
+                slot.alarm = Some(at);
+                self.alarms.push(Reverse((at, slot.bell.key)));
+            }
         }
     }
 
