@@ -11,8 +11,13 @@
 
 mod answer;
 mod bandwidth;
+#[cfg(test)]
+mod corpus_tests;
 mod egress;
 mod feedback;
+#[cfg(test)]
+#[path = "../../../codecs/fuzz/src/webrtc.rs"]
+mod fuzzed;
 mod hello;
 mod hub;
 mod ice;
