@@ -34,6 +34,11 @@ static FAULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
 });
 
+/// Counts a packet that was dropped before it reached an [`Ingress`]; `fault`: one of a fixed few, `packet_…`.
+pub fn packet_dropped(protocol: &'static str, fault: &'static str) {
+    FAULTS.with_label_values(&[protocol, fault]).inc();
+}
+
 /// Microseconds that media may be apart before they are aligned.
 const APART_MIN: i64 = 15_000;
 /// Farther apart than this the sender reports are wrong.

@@ -24,7 +24,7 @@ mod tests;
 pub use about::{About, ReaderStatus};
 pub use fanout::{At, Fanout, Flow, Kick, Outlet};
 pub use health::{Health, HealthState};
-pub use ingress::Ingress;
+pub use ingress::{Ingress, packet_dropped};
 pub use meter::PublisherStats;
 pub use reader::{Item, Reader};
 pub use registry::{Publisher, Streams, Superseded};

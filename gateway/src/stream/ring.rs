@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use kerbside_codecs::media::{Captured, Payloads};
 
+/// What a frame costs beside its payloads: many small frames are no way around the limit.
+const FRAME_BYTES: usize = 256;
+
 /// A frame on its way into a ring.
 #[derive(Clone, Debug)]
 pub struct NewFrame {
@@ -100,7 +103,7 @@ impl Ring {
         while let Some(front) = self.frames.front() {
             let too_old = now.saturating_duration_since(front.arrived) > self.max_age
                 && front.seq < newest_key;
-            if !(too_old || (self.bytes > self.max_bytes && self.frames.len() > 1)) {
+            if !(too_old || (self.held() > self.max_bytes && self.frames.len() > 1)) {
                 break;
             }
             self.bytes -= front.payloads.bytes();
@@ -109,6 +112,11 @@ impl Ring {
             }
             self.frames.pop_front();
         }
+    }
+
+    /// Memory of the frames held.
+    fn held(&self) -> usize {
+        self.bytes + self.frames.len() * FRAME_BYTES
     }
 
     /// Forgets all frames; sequence numbers go on.
@@ -193,6 +201,17 @@ mod tests {
             "a group larger than the ring has lost its key frame"
         );
         assert_eq!(ring.next_seq(), 1001);
+    }
+
+    #[test]
+    fn many_small_frames_are_bounded_too() {
+        let t = Instant::now();
+        let mut ring = Ring::new(Duration::from_secs(600), 1 << 20);
+        ring.push(frame(true, t, 1), 0, true);
+        for _ in 0..100_000 {
+            ring.push(frame(false, t, 1), 0, true);
+        }
+        assert!(ring.frames.len() <= (1 << 20) / FRAME_BYTES);
     }
 
     #[test]
