@@ -252,7 +252,9 @@ fn assemble(data: &[u8], codec: Codec, clock_rate: u32) {
         rest = next;
         packets += 1;
         header.marker = how & 1 == 1;
-        header.seq = header.seq.wrapping_add([1, 2, 0, 0xffff][usize::from(how >> 1 & 3)]);
+        header.seq = header
+            .seq
+            .wrapping_add([1, 2, 0, 0xffff][usize::from(how >> 1 & 3)]);
         let steps = [0, 3000, 3000_u32.wrapping_neg(), 1 << 30];
         header.time = header.time.wrapping_add(steps[usize::from(how >> 3 & 3)]);
         header.ssrc = 7 + u32::from(how >> 5 & 1);
@@ -277,7 +279,10 @@ fn assemble(data: &[u8], codec: Codec, clock_rate: u32) {
         assembler.medium_changed();
     }
     // AAC: 64 units in a packet; video: two, one of which the packet before left.
-    assert!(frames <= packets * 64, "{frames} frames of {packets} packets");
+    assert!(
+        frames <= packets * 64,
+        "{frames} frames of {packets} packets"
+    );
     // Parameter sets come before each key frame: 24 sets of 1 kB at most.
     let bound = data.len() * 8 + frames * (24 << 10);
     assert!(bytes <= bound, "{bytes} bytes of {}", data.len());

@@ -8,7 +8,10 @@ use super::hello::Hello;
 use super::{ice, offer};
 
 /// A target's name and its function.
-#[allow(dead_code, reason = "the tests run all of them, cargo-fuzz one by name")]
+#[allow(
+    dead_code,
+    reason = "the tests run all of them, cargo-fuzz one by name"
+)]
 pub const TARGETS: [(&str, fn(&[u8])); 4] = [
     ("stun", stun),
     ("offer", offer),

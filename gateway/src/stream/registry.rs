@@ -55,7 +55,7 @@ pub(super) struct StreamState {
     /// What is told of the publisher.
     pub told: Option<(Arc<PublisherStats>, Health)>,
     last_key_request: Option<Instant>,
-    b_frames: bool,
+    pub b_frames: bool,
 }
 
 impl StreamState {
@@ -147,6 +147,7 @@ impl Stream {
             publisher: state.told.as_ref().map(|t| t.0.clone()),
             health: state.told.as_ref().map(|t| t.1),
             b_frames: state.b_frames,
+            awaits_key_frame: state.awaits_key_frame(),
         }
     }
 }
@@ -467,16 +468,6 @@ impl Publisher {
         self.stream.wake_readers();
         self.stream.changed.mark(&self.stream.id);
         Ok(())
-    }
-
-    /// Says whether the video has B-frames.
-    pub fn set_b_frames(&self, b_frames: bool) {
-        let mut state = self.stream.state.lock();
-        if state.epoch == self.epoch && state.b_frames != b_frames {
-            state.b_frames = b_frames;
-            drop(state);
-            self.stream.changed.mark(&self.stream.id);
-        }
     }
 
     /// Waits until a reader needs a key frame (or the publisher was cut: check [`Self::is_superseded`]).

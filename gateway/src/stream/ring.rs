@@ -49,6 +49,7 @@ pub(super) struct Ring {
     offset: u64,
     /// Sequence numbers of the video key frames held, oldest first.
     keys: VecDeque<u64>,
+    groups_cut: u64,
     max_age: Duration,
     max_bytes: usize,
 }
@@ -61,6 +62,7 @@ impl Ring {
             next_seq: 0,
             offset: 0,
             keys: VecDeque::new(),
+            groups_cut: 0,
             max_age,
             max_bytes,
         }
@@ -109,6 +111,7 @@ impl Ring {
             self.bytes -= front.payloads.bytes();
             if self.keys.front() == Some(&front.seq) {
                 self.keys.pop_front();
+                self.groups_cut += u64::from(self.keys.is_empty());
             }
             self.frames.pop_front();
         }
@@ -117,6 +120,11 @@ impl Ring {
     /// Memory of the frames held.
     fn held(&self) -> usize {
         self.bytes + self.frames.len() * FRAME_BYTES
+    }
+
+    /// How often the only key frame held had to go.
+    pub fn groups_cut(&self) -> u64 {
+        self.groups_cut
     }
 
     /// Forgets all frames; sequence numbers go on.

@@ -4,8 +4,7 @@ use super::fuzzed;
 
 #[test]
 fn every_input_is_bounded() {
-    let corpora =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../codecs/fuzz/corpus");
+    let corpora = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../codecs/fuzz/corpus");
     for (name, target) in fuzzed::TARGETS {
         let mut inputs = 0;
         for entry in std::fs::read_dir(corpora.join(name)).unwrap() {
