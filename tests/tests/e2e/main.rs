@@ -11,6 +11,7 @@ mod delivery;
 mod feed;
 mod flood;
 mod health;
+mod isolation;
 mod mqtt;
 mod ops;
 mod picture;
