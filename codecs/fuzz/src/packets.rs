@@ -153,8 +153,12 @@ pub fn reply(data: &[u8]) {
 /// An announced or described SDP; what is understood can be described again and means the same.
 pub fn sdp(data: &[u8]) {
     session_control(data);
-    let Ok(offer) = Offer::parse(data) else {
-        return;
+    let offer = match Offer::parse(data) {
+        Ok(offer) => offer,
+        Err(reason) => {
+            assert!(reason.to_string().len() <= 1024, "a reason explodes");
+            return;
+        }
     };
     let media: Vec<Medium> = offer.carried().cloned().collect();
     let written = describe("bc-01/main", &media);
