@@ -13,6 +13,7 @@ mod flood;
 mod health;
 mod isolation;
 mod mqtt;
+mod netem;
 mod ops;
 mod picture;
 mod raw_rtsp;
