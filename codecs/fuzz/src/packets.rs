@@ -14,8 +14,11 @@ use kerbside_codecs::rtsp::{
     control, describe, session_control,
 };
 
-/// A target's name and its function.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+/// What is fuzzed; it panics for a fault.
+pub type Target = fn(&[u8]);
+
+/// Each by its name.
+pub const TARGETS: [(&str, Target); 9] = [
     ("rtp", rtp),
     ("rtcp", rtcp),
     ("rtsp", rtsp),

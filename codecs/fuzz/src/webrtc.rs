@@ -7,12 +7,15 @@ use super::feedback::{self, Feedback};
 use super::hello::Hello;
 use super::{ice, offer};
 
-/// A target's name and its function.
 #[allow(
     dead_code,
     reason = "the tests run all of them, cargo-fuzz one by name"
 )]
-pub const TARGETS: [(&str, fn(&[u8])); 4] = [
+/// What is fuzzed; it panics for a fault.
+pub type Target = fn(&[u8]);
+
+/// Each by its name.
+pub const TARGETS: [(&str, Target); 4] = [
     ("stun", stun),
     ("offer", offer),
     ("feedback", feedback),

@@ -224,3 +224,44 @@ async fn a_device_causes_a_line_a_second_at_most() {
     let bound = 70 + begun.elapsed().as_secs();
     assert!(told() <= bound, "{} lines, at most {bound}", told());
 }
+
+const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+    m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=rtcp-mux\r\na=mid:0\r\na=sendonly\r\n\
+    a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=setup:actpass\r\na=fingerprint:sha-256 \
+    11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00\r\n\
+    a=rtpmap:96 H264/90000\r\na=fmtp:96 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001e\r\n";
+
+/// The same by WHIP: sessions that are opened and closed.
+#[tokio::test]
+async fn sessions_opened_and_closed_are_few_lines() {
+    let (gateway, _feed) = street().await;
+    let begun = std::time::Instant::now();
+    let client = reqwest::Client::new();
+    let password = gateway.secret("bc-01");
+    for _ in 0..200 {
+        let offer = client
+            .post(format!("{}/bc-01/main/whip", gateway.http()))
+            .bearer_auth(&password)
+            .header("Content-Type", "application/sdp")
+            .body(OFFER);
+        let answer = offer.send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 201);
+        let location = answer.headers()["location"].to_str().unwrap().to_owned();
+        let session = format!("{}{location}", gateway.http());
+        let delete = client.delete(session).bearer_auth(&password);
+        assert_eq!(delete.send().await.unwrap().status().as_u16(), 200);
+    }
+    eventually(LIMIT, "all are counted", async || {
+        let labels = ["publish"];
+        let ended = "kerbside_webrtc_sessions_ended_total";
+        (gateway.metric(ended, &labels).await == 200.0).then_some(())
+    })
+    .await;
+    let log = gateway.logged();
+    let lines = log.lines().filter(|l| l.contains("WebRTC session ended"));
+    let (told, bound) = (lines.count() as u64, 60 + begun.elapsed().as_secs());
+    assert!(
+        (10..=bound).contains(&told),
+        "{told} lines, at most {bound}"
+    );
+}
