@@ -4,6 +4,7 @@ use kerbside_sim::harness::{Feed, Gateway, Setup, eventually};
 use tokio::net::UdpSocket;
 
 use crate::LIMIT;
+use crate::isolation::{FRAMES_A_SECOND, VIDEO, frame, number};
 use crate::raw_rtsp::{Rtsp, header, interleaved};
 
 const SOUND: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=audio 0 RTP/AVP 8\r\na=control:trackID=0\r\n";
@@ -231,7 +232,56 @@ const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:
     11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00\r\n\
     a=rtpmap:96 H264/90000\r\na=fmtp:96 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001e\r\n";
 
-/// The same by WHIP: sessions that are opened and closed.
+/// A camera with one key frame in ten minutes: what comes behind it is more than the ring takes.
+#[tokio::test]
+async fn a_group_larger_than_the_ring_is_bounded_and_said() {
+    let mut gateway = Gateway::start(Setup {
+        more: "[streams]\nring_mb_max = 1\n".into(),
+        ..Setup::default()
+    })
+    .await;
+    gateway.device("bc-01", "bodycam", None);
+    let token = gateway.user("eve", "operator");
+    let mut camera = Rtsp::connect(&gateway, "bc-01", "bc-01/main", None).await;
+    camera.publish(VIDEO).await;
+    let mut seq = 0;
+    camera.send(&frame(0, &mut seq)).await.unwrap();
+    let before = gateway.process().resident_bytes();
+    let key = |n: &u32| n.is_multiple_of(FRAMES_A_SECOND);
+    for n in (1..1000).filter(|n| !key(n)) {
+        camera.send(&frame(n, &mut seq)).await.unwrap();
+    }
+    let faults = "kerbside_rtp_faults_total";
+    eventually(LIMIT, "counted", async || {
+        let labels = ["group_larger_than_ring"];
+        (gateway.metric(faults, &labels).await == 1.0).then_some(())
+    })
+    .await;
+    let (_, shown) = gateway.get("/api/v1/streams", &token).await;
+    let stream = &shown["streams"][0];
+    assert_eq!(stream["awaits_key_frame"], true, "{stream}");
+    assert!(stream["ring_bytes"].as_u64() <= Some(1 << 20), "{stream}");
+    let line = "key frames come too seldom";
+    assert_eq!(gateway.logged().matches(line).count(), 1);
+    let after = gateway.process().resident_bytes();
+    assert!(after < before + GROWTH_BYTES_MAX, "{before} to {after}");
+    // Who joins now begins with the next key frame, not with what cannot be decoded.
+    let mut late = Rtsp::connect(&gateway, "eve", "bc-01/main", None).await;
+    late.play().await;
+    camera.send(&frame(1001, &mut seq)).await.unwrap();
+    camera.send(&frame(1025, &mut seq)).await.unwrap();
+    let first = tokio::time::timeout(LIMIT, async {
+        loop {
+            let packet = late.packet().await.expect("it stays");
+            if let Some(number) = number(&packet) {
+                return number;
+            }
+        }
+    });
+    assert_eq!(first.await.expect("a picture"), 1025);
+}
+
+/// A device that opens and closes WHIP sessions all the time.
 #[tokio::test]
 async fn sessions_opened_and_closed_are_few_lines() {
     let (gateway, _feed) = street().await;

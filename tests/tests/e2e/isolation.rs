@@ -11,10 +11,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::LIMIT;
 use crate::raw_rtsp::{Rtsp, header, interleaved};
 
-const VIDEO: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n\
+pub const VIDEO: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n\
     a=fmtp:96 packetization-mode=1;sprop-parameter-sets=Z0IAHoAB,aIA=\r\na=control:trackID=0\r\n";
 const FRAME_PACKETS: usize = 40;
-const FRAMES_A_SECOND: u32 = 25;
+pub const FRAMES_A_SECOND: u32 = 25;
 /// What allocators keep of what came and went.
 const GROWTH_BYTES_MAX: u64 = 8 << 20;
 
@@ -63,8 +63,8 @@ impl Drop for Camera {
     }
 }
 
-/// A slice in fragments (RFC 6184 §5.8), as interleaved data.
-fn frame(number: u32, seq: &mut u16) -> Vec<u8> {
+/// A slice of 40 kB, of a key frame if the number says so, in fragments (RFC 6184 §5.8), as interleaved data.
+pub fn frame(number: u32, seq: &mut u16) -> Vec<u8> {
     let (indicator, kind) = match number % FRAMES_A_SECOND {
         0 => (0x7c, 5),
         _ => (0x5c, 1),
@@ -86,7 +86,7 @@ fn frame(number: u32, seq: &mut u16) -> Vec<u8> {
 }
 
 /// The number in a packet that begins a frame.
-fn number(packet: &[u8]) -> Option<u32> {
+pub fn number(packet: &[u8]) -> Option<u32> {
     match packet.get(12..)? {
         [kind, fu, 0x88, number @ ..] if kind & 0x1f == 28 && fu & 0x80 != 0 => {
             Some(u32::from_be_bytes(*number.first_chunk()?))
