@@ -26,7 +26,7 @@ BUILD="gcc g++ libc6-dev cmake pkg-config libgstreamer1.0-dev libgstreamer-plugi
 # overlays, good RTP, bad H.264 parser, ugly x264enc, rtsp rtspclientsink.
 RUN="gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp gstreamer1.0-x util-linux fonts-dejavu-core"
 # Programs that judge the gateway.
-TEST="ffmpeg mosquitto-clients mosquitto curl sqlite3 gstreamer1.0-tools gstreamer1.0-nice openssl systemd python3-venv"
+TEST="ffmpeg mosquitto-clients mosquitto curl sqlite3 gstreamer1.0-tools gstreamer1.0-nice openssl systemd python3-venv iproute2"
 
 # Peers that `kerbside-bench compare` measures beside the gateway; each is skipped when it is not there.
 BENCH="janus python3-gi gir1.2-gst-rtsp-server-1.0"

@@ -96,6 +96,29 @@ impl Process {
         }
     }
 
+    /// Memory it holds that is in the machine's (RSS); 0 when it is gone.
+    pub fn resident_bytes(&self) -> u64 {
+        self.of_status("VmRSS:").unwrap_or(0) << 10
+    }
+
+    /// Its threads now.
+    pub fn threads(&self) -> u64 {
+        self.of_status("Threads:").unwrap_or(0)
+    }
+
+    /// File descriptors open now.
+    pub fn open_files(&self) -> usize {
+        let id = self.id().unwrap_or(0);
+        std::fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count)
+    }
+
+    /// A number of `/proc/ID/status`.
+    fn of_status(&self, name: &str) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
+        let rest = text.lines().find_map(|l| l.strip_prefix(name))?;
+        rest.split_whitespace().next()?.parse().ok()
+    }
+
     /// The last lines of its log.
     pub fn tail(&self, lines: usize) -> String {
         let text = read_from(&self.log, 0).unwrap_or_default();

@@ -243,6 +243,77 @@ fn a_packet_of_many_pictures_is_bounded() {
     assert_eq!(fault, Some(Err(Fault::TooLarge)));
 }
 
+/// Fragments that never end, have no beginning, or are nothing but a header.
+#[test]
+fn truncated_fragments_cost_their_unit_only() {
+    let mut a = Assembler::with_window(&video(), Window::IN_ORDER);
+    let mut s = sender();
+    let begin = |n: usize| Bytes::from([vec![0x7c, 0x85, 0x88], vec![0; n]].concat());
+    let broken = [
+        begin(1000),
+        begin(1000),
+        Bytes::from_static(&[0x7c]),
+        Bytes::from_static(&[0x7c, 0x45]),
+        Bytes::from_static(&[0x7c, 0x05, 1, 2, 3]),
+    ];
+    let mut time = 0;
+    for round in 0..500 {
+        for payload in &broken {
+            time += 3000;
+            let frames = push_all(&mut a, s.payloads(&Payloads::single(payload.clone()), time));
+            assert!(frames.iter().all(|f| f.payloads.bytes() < 4000), "{round}");
+        }
+    }
+    assert!(a.stats().dropped["malformed"] >= 1000, "{:?}", a.stats());
+    time += 3000;
+    let frames = push_all(&mut a, s.packets(&[slice(5, true, 900)], time));
+    assert!(frames.last().unwrap().key, "the next picture is whole");
+}
+
+/// Aggregates of as many NAL units as fit, all of one access unit.
+#[test]
+fn aggregates_made_to_exhaust_memory_are_dropped_with_their_reason() {
+    let mut a = Assembler::new(&video());
+    let mut s = sender();
+    let mut bomb = vec![0x78];
+    for _ in 0..480 {
+        bomb.extend([0, 1, 0x41]);
+    }
+    let mut out = Vec::new();
+    for _ in 0..1000 {
+        let mut packets = s.payloads(&Payloads::single(bomb.clone().into()), 0);
+        packets[0].header.marker = false;
+        out.extend(push_all(&mut a, packets));
+    }
+    assert!(out.is_empty());
+    let frames = push_all(&mut a, s.packets(&[slice(5, true, 900)], 3000));
+    assert_eq!(frames.len(), 1, "the next picture is whole");
+    assert_eq!(a.stats().dropped["too_large"], 1);
+}
+
+#[test]
+fn a_hundred_thousand_sources_disturb_nobody() {
+    let mut a = Assembler::new(&video());
+    let mut s = sender();
+    push_all(&mut a, s.packets(&[slice(5, true, 100)], 0));
+    let flood = (1000..101_000).map(|ssrc| Packet {
+        header: Header {
+            marker: true,
+            payload_type: 96,
+            seq: 1,
+            time: 0,
+            ssrc,
+        },
+        payload: slice(5, true, 100),
+    });
+    assert!(push_all(&mut a, flood).is_empty());
+    assert_eq!(a.stats().foreign, 100_000);
+    assert_eq!(
+        push_all(&mut a, s.packets(&[slice(1, true, 100)], 3000)).len(),
+        1
+    );
+}
+
 #[test]
 fn g711_is_cut_and_keeps_its_time() {
     let mut a = Assembler::new(&Medium {

@@ -7,6 +7,8 @@ use crate::media::{Codec, Medium, MediumKind};
 
 /// More media than that in one stream are refused.
 pub const MEDIA_MAX: usize = 8;
+/// Of a reason that is told to the other side.
+const REASON_CHARS_MAX: usize = 120;
 
 /// One `m=` line of an announced SDP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +52,8 @@ impl Offer {
                 kept.push_str("\r\n");
             }
         }
-        let session = Session::parse(kept.as_bytes()).map_err(|e| BadSdp::Syntax(e.to_string()))?;
+        let session =
+            Session::parse(kept.as_bytes()).map_err(|e| BadSdp::Syntax(clip(&e.to_string())))?;
         let count = session.medias.len();
         if !(1..=MEDIA_MAX).contains(&count) {
             return Err(BadSdp::Count(count));
@@ -78,6 +81,11 @@ impl Offer {
                 .count(),
         )
     }
+}
+
+/// The parser repeats the line it does not understand, whatever its length.
+fn clip(reason: &str) -> String {
+    reason.chars().take(REASON_CHARS_MAX).collect()
 }
 
 fn attribute<'a>(m: &'a Media, name: &str) -> Option<&'a str> {

@@ -34,6 +34,11 @@ static FAULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
 });
 
+/// Counts a packet that was dropped before it reached an [`Ingress`]; `fault`: one of a fixed few, `packet_…`.
+pub fn packet_dropped(protocol: &'static str, fault: &'static str) {
+    FAULTS.with_label_values(&[protocol, fault]).inc();
+}
+
 /// Microseconds that media may be apart before they are aligned.
 const APART_MIN: i64 = 15_000;
 /// Farther apart than this the sender reports are wrong.
@@ -52,6 +57,7 @@ pub struct Ingress {
     judge: Judge,
     told: Instant,
     line: Option<Instant>,
+    groups_cut: u64,
     nacks: u64,
     key_frame_requests: u64,
     latency: Histogram,
@@ -108,6 +114,7 @@ impl Ingress {
             })
             .collect();
         Self {
+            groups_cut: publisher.groups_cut(),
             publisher,
             protocol,
             media,
@@ -236,6 +243,7 @@ impl Ingress {
 
     /// The figures of the last seconds and the camera's health, to its stream.
     fn tell(&mut self, now: Instant) -> Result<(), Superseded> {
+        self.look_for_cut_groups(now);
         let picture = self.picture();
         let mut stats = PublisherStats {
             nacks: self.nacks,
@@ -277,14 +285,36 @@ impl Ingress {
         self.publisher.tell(stats, health, changed)
     }
 
-    fn say(&mut self, state: HealthState, now: Instant) {
+    /// Groups of pictures that are larger than the ring: who joins then waits, and has to be told why.
+    fn look_for_cut_groups(&mut self, now: Instant) {
+        let cut = self.publisher.groups_cut();
+        let more = cut - std::mem::replace(&mut self.groups_cut, cut);
+        if more == 0 {
+            return;
+        }
+        FAULTS
+            .with_label_values(&[self.protocol, "group_larger_than_ring"])
+            .inc_by(more);
+        if self.rested(now) {
+            tracing::warn!(stream = %self.publisher.id(), "key frames come too seldom: new viewers wait for the next one");
+        }
+    }
+
+    /// May another line be written? Then it has to be.
+    fn rested(&mut self, now: Instant) -> bool {
         let rested = self
             .line
             .is_none_or(|at| now.saturating_duration_since(at) >= LINE_EVERY);
-        if !rested {
+        if rested {
+            self.line = Some(now);
+        }
+        rested
+    }
+
+    fn say(&mut self, state: HealthState, now: Instant) {
+        if !self.rested(now) {
             return;
         }
-        self.line = Some(now);
         let (stream, protocol) = (self.publisher.id(), self.protocol);
         let state = state.name();
         if state == HealthState::Ok.name() {

@@ -27,7 +27,7 @@ mod times_tests;
 pub use about::{About, ReaderStatus};
 pub use fanout::{At, Fanout, Flow, Kick, Outlet};
 pub use health::{Health, HealthState};
-pub use ingress::Ingress;
+pub use ingress::{Ingress, packet_dropped};
 pub use meter::PublisherStats;
 pub use publisher::{Publisher, Superseded};
 pub use reader::{Item, Reader};

@@ -394,10 +394,10 @@ mod tests {
         };
         let _publisher = streams.publish(&id, vec![video], "test").unwrap();
         let mut stays = streams.read(&id, Duration::ZERO).await.unwrap();
-        stays.introduce("anna", "probe", ([192, 0, 2, 1], 5).into());
+        stays.introduce("anna", "probe", ([192, 0, 2, 1], 5).into(), Instant::now());
         for _ in 0..10_000 {
             let mut r = streams.read(&id, Duration::ZERO).await.unwrap();
-            r.introduce("bob", "probe", ([192, 0, 2, 2], 5).into());
+            r.introduce("bob", "probe", ([192, 0, 2, 2], 5).into(), Instant::now());
         }
         assert!(stays.stream.readers_list.lock().len() < 16);
         assert_eq!(streams.readers(&id).unwrap()[0].who, "anna");

@@ -149,6 +149,7 @@ impl Stream {
             publisher: state.told.as_ref().map(|t| t.0.clone()),
             health: state.told.as_ref().map(|t| t.1),
             b_frames: state.b_frames,
+            awaits_key_frame: state.awaits_key_frame(),
         }
     }
 }

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use kerbside_codecs::media::{Captured, Payloads};
 
+/// What a frame costs beside its payloads: many small frames are no way around the limit.
+const FRAME_BYTES: usize = 256;
+
 /// A frame on its way into a ring.
 #[derive(Clone, Debug)]
 pub struct NewFrame {
@@ -46,6 +49,7 @@ pub(super) struct Ring {
     offset: u64,
     /// Sequence numbers of the video key frames held, oldest first.
     keys: VecDeque<u64>,
+    groups_cut: u64,
     max_age: Duration,
     max_bytes: usize,
 }
@@ -58,6 +62,7 @@ impl Ring {
             next_seq: 0,
             offset: 0,
             keys: VecDeque::new(),
+            groups_cut: 0,
             max_age,
             max_bytes,
         }
@@ -100,15 +105,26 @@ impl Ring {
         while let Some(front) = self.frames.front() {
             let too_old = now.saturating_duration_since(front.arrived) > self.max_age
                 && front.seq < newest_key;
-            if !(too_old || (self.bytes > self.max_bytes && self.frames.len() > 1)) {
+            if !(too_old || (self.held() > self.max_bytes && self.frames.len() > 1)) {
                 break;
             }
             self.bytes -= front.payloads.bytes();
             if self.keys.front() == Some(&front.seq) {
                 self.keys.pop_front();
+                self.groups_cut += u64::from(self.keys.is_empty());
             }
             self.frames.pop_front();
         }
+    }
+
+    /// Memory of the frames held.
+    fn held(&self) -> usize {
+        self.bytes + self.frames.len() * FRAME_BYTES
+    }
+
+    /// How often the only key frame held had to go.
+    pub fn groups_cut(&self) -> u64 {
+        self.groups_cut
     }
 
     /// Forgets all frames; sequence numbers go on.
@@ -193,6 +209,17 @@ mod tests {
             "a group larger than the ring has lost its key frame"
         );
         assert_eq!(ring.next_seq(), 1001);
+    }
+
+    #[test]
+    fn many_small_frames_are_bounded_too() {
+        let t = Instant::now();
+        let mut ring = Ring::new(Duration::from_secs(600), 1 << 20);
+        ring.push(frame(true, t, 1), 0, true);
+        for _ in 0..100_000 {
+            ring.push(frame(false, t, 1), 0, true);
+        }
+        assert!(ring.frames.len() <= (1 << 20) / FRAME_BYTES);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::health::Health;
 use super::meter::PublisherStats;
 use super::publisher::{Publisher, Superseded};
+use super::registry::StreamState;
 use super::series;
 use crate::ids::StreamId;
 
@@ -92,6 +93,9 @@ pub struct StreamStatus {
     pub health: Option<Health>,
     /// Its video has B-frames: pictures are sent in another order than they are shown.
     pub b_frames: bool,
+    /// Its newest key frame is not held (it did not come yet, or more than the ring takes came behind it): new readers
+    /// wait for the next one.
+    pub awaits_key_frame: bool,
 }
 
 impl StreamStatus {
@@ -107,11 +111,23 @@ impl StreamStatus {
             publisher: None,
             health: None,
             b_frames: false,
+            awaits_key_frame: false,
         }
     }
 }
 
+impl StreamState {
+    pub fn awaits_key_frame(&self) -> bool {
+        self.phase == Phase::Live && self.has_video() && self.ring.newest_key().is_none()
+    }
+}
+
 impl Publisher {
+    /// How often this stream's ring gave up its only key frame because more came behind it than it takes.
+    pub(super) fn groups_cut(&self) -> u64 {
+        self.stream.state.lock().ring.groups_cut()
+    }
+
     /// Tells what this publisher delivers, once a second. `changed`: its health did.
     ///
     /// # Errors

@@ -107,6 +107,37 @@ async fn without_a_key_frame_it_is_asked_for_and_waited_for() {
     assert!(frames(&mut r)[0].0);
 }
 
+/// A camera with a key frame every ten minutes: more comes behind it than the ring takes.
+#[tokio::test]
+async fn a_group_larger_than_the_ring_is_said_and_joins_wait_for_the_next() {
+    let streams = Streams::new(StreamsLimits {
+        ring_bytes_max: 64 << 10,
+        ..StreamsLimits::default()
+    });
+    let publisher = streams.publish(&id(), video(), "rtsp").unwrap();
+    let (began, gop) = (Instant::now(), 18_000);
+    let mut early = None;
+    for n in 0..gop {
+        push(&publisher, began, n, gop).unwrap();
+        let r = match early.as_mut() {
+            Some(r) => r,
+            None => early.insert(reader(&streams).await),
+        };
+        assert_eq!(frames(r).len(), 1, "who was there at its start sees all");
+    }
+    assert_eq!(publisher.groups_cut(), 1);
+    let status = streams.status();
+    assert!(status[0].awaits_key_frame);
+    assert!(status[0].ring_bytes <= 64 << 10);
+    let mut late = reader(&streams).await;
+    publisher.key_frame_wanted().await;
+    push(&publisher, began, gop + 1, gop).unwrap();
+    assert_eq!(frames(&mut late), [], "nothing that cannot be decoded");
+    push(&publisher, began, 2 * gop, gop).unwrap();
+    assert!(frames(&mut late)[0].0);
+    assert!(!streams.status()[0].awaits_key_frame);
+}
+
 #[tokio::test]
 async fn a_slow_reader_jumps_to_a_key_frame_and_is_told_what_it_lost() {
     let streams = Streams::new(limits());

@@ -11,8 +11,13 @@
 
 mod answer;
 mod bandwidth;
+#[cfg(test)]
+mod corpus_tests;
 mod egress;
 mod feedback;
+#[cfg(test)]
+#[path = "../../../codecs/fuzz/src/webrtc.rs"]
+mod fuzzed;
 mod hello;
 mod hub;
 mod ice;
@@ -308,7 +313,9 @@ impl WebRtc {
         let Some(etag) = s.sessions.restart(id, who, theirs, &new) else {
             return Patched::NotFound;
         };
-        tracing::info!(who = who.name(), "WebRTC session restarts ICE");
+        if session::may_say(who) {
+            tracing::info!(who = who.name(), "WebRTC session restarts ICE");
+        }
         let local = s.local(&new.ufrag, &new.password);
         let fragment = answer::fragment(fragment, &local);
         Patched::Restarted { fragment, etag }

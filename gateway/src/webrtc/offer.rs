@@ -92,7 +92,8 @@ impl Format {
 /// # Errors
 /// [`BadOffer`].
 pub fn parse(text: &str) -> Result<Offer, BadOffer> {
-    let sdp = Session::parse(text.as_bytes()).map_err(|e| BadOffer::Syntax(e.to_string()))?;
+    let sdp =
+        Session::parse(text.as_bytes()).map_err(|e| BadOffer::Syntax(clip(&e.to_string())))?;
     if sdp.medias.is_empty() {
         return Err(BadOffer::Missing("media section (m=)"));
     }

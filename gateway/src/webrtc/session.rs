@@ -3,7 +3,7 @@
 //! Here: connecting, the loop of a publisher, what ends a session. Not here: protocols (`transport`), RTP (`egress`,
 //! `ingress`), a reader that is connected (`viewer`: it has no task, but a place on a fan-out thread).
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use kerbside_codecs::rtp::rtcp::Report;
@@ -17,6 +17,7 @@ use super::sessions::{Datagram, Role};
 use super::transport::{End, Input, Transport};
 use super::viewer::Viewer;
 use crate::ids::StreamId;
+use crate::log::Sparing;
 use crate::registry::Principal;
 use crate::stream::{Fanout, Ingress, Reader, Streams, Superseded};
 use crate::udp::Burst;
@@ -25,6 +26,14 @@ use crate::udp::Burst;
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Datagrams handled before media gets its turn.
 pub const BURST: usize = 64;
+
+/// By the session's owner: a device that comes and goes all the time does not fill the log.
+static LINES: LazyLock<Sparing<String>> = LazyLock::new(Sparing::default);
+
+/// May another line be written about a session of this owner?
+pub fn may_say(owner: &Principal) -> bool {
+    LINES.may_say(owner.name().to_owned(), Instant::now())
+}
 
 /// What a session is born with.
 pub struct Session {
@@ -96,7 +105,9 @@ impl Session {
         self.transport.close(now, &mut Burst::default());
         ENDED.with_label_values(&[role.name(), reason]).inc();
         let seconds = now.saturating_duration_since(self.offered).as_secs();
-        tracing::info!(stream = %self.stream, who = self.owner.name(), role = role.name(), reason, seconds, "WebRTC session ended");
+        if may_say(&self.owner) {
+            tracing::info!(stream = %self.stream, who = self.owner.name(), role = role.name(), reason, seconds, "WebRTC session ended");
+        }
     }
 
     async fn publish_until(&mut self) -> End {
@@ -185,7 +196,9 @@ impl Session {
                 Ok(ingress)
             }
             Err(error) => {
-                tracing::warn!(stream = %self.stream, %error, "cannot be published");
+                if may_say(&self.owner) {
+                    tracing::warn!(stream = %self.stream, %error, "cannot be published");
+                }
                 Err(End("streams_full"))
             }
         }
@@ -241,7 +254,9 @@ impl Session {
         let took = self.offered.elapsed();
         JOIN.with_label_values(&[role.name()])
             .observe(took.as_secs_f64());
-        tracing::info!(stream = %self.stream, who = self.owner.name(), role = role.name(), took_ms = took.as_millis(), "WebRTC session joined");
+        if may_say(&self.owner) {
+            tracing::info!(stream = %self.stream, who = self.owner.name(), role = role.name(), took_ms = took.as_millis(), "WebRTC session joined");
+        }
     }
 }
 

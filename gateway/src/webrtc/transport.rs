@@ -194,7 +194,10 @@ impl Transport {
             }
             Err(error) => {
                 tracing::trace!(%error, "SRTP");
-                dropped("bad_srtp");
+                dropped(match error {
+                    Error::SrtpSsrcDuplicated(..) | Error::SrtcpSsrcDuplicated(..) => "replayed",
+                    _ => "bad_srtp",
+                });
                 None
             }
         }
@@ -346,6 +349,7 @@ mod tests {
     use tokio::net::UdpSocket;
 
     use super::super::ice::tests::request;
+    use super::super::metrics::DROPPED;
     use super::super::secure::Identity;
     use super::super::sessions::{Entry, Role, Sessions};
     use crate::registry::{self, Principal};
@@ -458,6 +462,13 @@ mod tests {
         };
         assert!(matches!(t.handle(now, &replayed), Ok(Some(Input::Rtp(_)))));
         assert_eq!(t.ice.remote(), Some(peer.local_addr().unwrap()));
+        // Again and again: it comes out once, and each time after that is counted.
+        let count = || DROPPED.with_label_values(&["replayed"]).get();
+        let before = count();
+        for _ in 0..1000 {
+            assert!(matches!(t.handle(now, &replayed), Ok(None)));
+        }
+        assert_eq!(count() - before, 1000);
         let moved = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         hears(&mut t, &moved, now, &request("us:them", "password", true)).await;
         moved.recv(&mut buf).await.unwrap();

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::LIMIT;
 
 /// Python with aiortc, where `tests/deps.sh test` put it.
-fn aiortc() -> Option<PathBuf> {
+pub fn aiortc() -> Option<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let python = root.join("target/aiortc/bin/python");
     if python.exists() {
@@ -34,7 +34,7 @@ fn peer(gateway: &Gateway, name: &str, what: &str, url: &str, token: &str) -> Op
 }
 
 /// Pictures decoded so far, of this size if it is given, by an ffmpeg with `-progress` or a viewing peer.
-fn frames(of: &Process, size: &str) -> usize {
+pub fn frames(of: &Process, size: &str) -> usize {
     let text = of.tail(100_000);
     let counts = text.lines().filter_map(|l| l.strip_prefix("frame="));
     let number = |l: &str| l.split_whitespace().next()?.parse::<usize>().ok();

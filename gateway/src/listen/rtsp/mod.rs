@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use kerbside_codecs::rtsp::Status;
 use kerbside_codecs::rtsp::digest::Nonces;
 use prometheus::{IntCounterVec, IntGaugeVec};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,6 +38,14 @@ static CLOSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
         "kerbside_rtsp_closed_total",
         "RTSP connections by why they ended",
         &["reason"],
+    )
+});
+
+static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    metrics::counter(
+        "kerbside_rtsp_refused_total",
+        "RTSP requests that were not granted, by the status of the answer",
+        &["status"],
     )
 });
 
@@ -155,6 +164,12 @@ async fn connection(
         },
     };
     CLOSED.with_label_values(&[reason]).inc();
+}
+
+fn refused(status: Status) {
+    REFUSED
+        .with_label_values(&[&status.code().to_string()])
+        .inc();
 }
 
 /// Little unsent data in the kernel: what is late is better lost here, from a key frame on.

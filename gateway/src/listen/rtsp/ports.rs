@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::stream::packet_dropped;
 use crate::udp::Port;
 
 /// Attempts to find two free neighbours.
@@ -142,6 +143,7 @@ async fn receive(
             continue;
         };
         if from.ip().to_canonical() != peer {
+            packet_dropped("rtsp", "packet_stranger");
             continue;
         }
         let arrived = Instant::now();

@@ -10,7 +10,7 @@ use kerbside_codecs::rtsp::{Session, Transport};
 
 use super::ports::{Datagram, Pair};
 use crate::ids::StreamId;
-use crate::stream::{Ingress, Streams, SubscribeError, Superseded};
+use crate::stream::{Ingress, Streams, SubscribeError, Superseded, packet_dropped};
 
 /// Without a packet for so long the publisher is gone, whatever its connection says.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ impl Push {
         self.packet(d.track, d.rtcp, &d.data, d.arrived)
     }
 
-    /// Interleaved data. An unknown channel is ignored.
+    /// Interleaved data. One of an unknown channel is dropped.
     pub fn interleaved(&mut self, channel: u8, data: &Bytes, now: Instant) -> Result<(), PushEnd> {
         let found = self
             .tracks
@@ -108,7 +108,10 @@ impl Push {
             });
         match found {
             Some((i, rtcp)) => self.packet(i, rtcp, data, now),
-            None => Ok(()),
+            None => {
+                packet_dropped("rtsp", "packet_unknown_channel");
+                Ok(())
+            }
         }
     }
 
@@ -126,10 +129,12 @@ impl Push {
             return Ok(());
         }
         let Ok(packet) = Packet::parse(data) else {
+            packet_dropped("rtsp", "packet_malformed");
             return Ok(());
         };
         self.heard = now;
         if packet.header.payload_type != track.payload_type {
+            packet_dropped("rtsp", "packet_payload_type");
             return Ok(());
         }
         track.reception.packet(&packet.header, now);

@@ -13,6 +13,7 @@ use super::outlet::{Desk, Playing, RtspOutlet};
 use super::play::Lanes;
 use super::ports::{Inbox, Pair};
 use super::push::Push;
+use super::refused;
 use crate::ids::StreamId;
 use crate::registry::Principal;
 use crate::stream::SubscribeError;
@@ -36,6 +37,9 @@ impl Conn {
             Err(refused) => Err(refused.0),
         };
         if let Some(response) = answered.unwrap_or_else(Some) {
+            if response.status != Status::Ok {
+                refused(response.status);
+            }
             response.write(request, &mut self.out);
         }
         Ok(())
@@ -43,6 +47,7 @@ impl Conn {
 
     async fn refuse(&mut self, request: &Request, refusal: Refusal) -> Result<(), End> {
         self.challenges += 1;
+        refused(Status::Unauthorized);
         let (response, over) = match refusal {
             Refusal::Challenge(r) => (r, self.challenges >= CHALLENGES_MAX),
             Refusal::SlowDown(wait, r) => {
@@ -69,11 +74,13 @@ impl Conn {
                 self.permit(Purpose::Publish, &target)?;
                 stream_id(&target)?;
                 for m in offer.media.iter().filter(|m| m.medium.is_none()) {
-                    tracing::info!(
-                        stream = target.stream,
-                        encoding = m.encoding,
-                        "this medium is not carried; its packets are discarded"
-                    );
+                    if self.shared.may_say(self.ends.peer) {
+                        tracing::info!(
+                            stream = target.stream,
+                            encoding = m.encoding,
+                            "this medium is not carried; its packets are discarded"
+                        );
+                    }
                 }
                 self.release().await;
                 self.session.announced(target.stream, offer);
@@ -170,7 +177,9 @@ impl Conn {
             Transport::Udp { .. } => {
                 let bound = Pair::bind(self.ends.local.ip(), self.shared.limits.udp_ports.as_ref());
                 Some(bound.map_err(|e| {
-                    tracing::warn!(error = %e, "no UDP ports for an RTSP track");
+                    if self.shared.may_say(self.ends.peer) {
+                        tracing::warn!(error = %e, "no UDP ports for an RTSP track");
+                    }
                     Response::new(Status::Unavailable)
                 })?)
             }

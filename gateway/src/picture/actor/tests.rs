@@ -111,6 +111,7 @@ fn an_event_of_our_own_is_tried_again_until_it_is_owned() {
             publisher: None,
             health: None,
             b_frames: false,
+            awaits_key_frame: false,
         }]);
         assert!(picture.tell(lost).await.unwrap().raised.is_empty());
         picture.tell(Fact::Tick).await.unwrap();

@@ -354,6 +354,7 @@ fn status(phase: &'static str) -> Fact {
             since_ms: 7,
         }),
         b_frames: false,
+        awaits_key_frame: false,
     }])
 }
 
