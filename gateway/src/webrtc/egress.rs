@@ -353,10 +353,10 @@ mod tests {
         let (kept, gone) = (frame(0, 2), frame(0, 2));
         let mut first = Vec::new();
         e.frame(&kept, 1, true, |h, p, i| {
-            first.push((h.to_vec(), p.to_vec(), i))
+            first.push((h.to_vec(), p.to_vec(), i));
         });
         e.frame(&gone, 2, true, |h, p, i| {
-            first.push((h.to_vec(), p.to_vec(), i))
+            first.push((h.to_vec(), p.to_vec(), i));
         });
         drop(gone);
         let seqs: Vec<u16> = first
@@ -365,7 +365,7 @@ mod tests {
             .collect();
         let mut again = Vec::new();
         let resent = e.resend(ssrc, &seqs, |h, p, i| {
-            again.push((h.to_vec(), p.to_vec(), i))
+            again.push((h.to_vec(), p.to_vec(), i));
         });
         assert_eq!(again, first[..2]);
         assert_eq!((resent.packets, resent.gone), (2, 2));
