@@ -351,8 +351,9 @@ mod tests {
     use super::super::ice::tests::request;
     use super::super::metrics::DROPPED;
     use super::super::secure::Identity;
-    use super::super::sessions::{Entry, Role, Sessions};
+    use super::super::sessions::{Entry, Role, Sessions, TcpPath};
     use crate::registry::{self, Principal};
+    use crate::stream::Fanout;
 
     /// A session's transport and the socket and DTLS of its other side.
     async fn connected(now: Instant) -> (Transport, UdpSocket, Secure) {
@@ -494,6 +495,26 @@ mod tests {
         let until = t.deadline();
         assert!(until <= now + SETUP_MAX);
         assert_eq!(t.handle_timeout(now + SETUP_MAX), Err(End("setup_timeout")));
+    }
+
+    #[tokio::test]
+    async fn a_new_tcp_connection_knows_whom_to_kick() {
+        let (mut t, _, _) = connected(Instant::now()).await;
+        let reader = Fanout::start(1).unwrap().place(None);
+        assert!(t.has_room(&reader), "UDP always has");
+        for _ in 0..2 {
+            let (queue, _taken) = tokio::sync::mpsc::channel(TCP_ROOM + 1);
+            let room = Arc::<std::sync::OnceLock<Kick>>::default();
+            let path = TcpPath {
+                queue: queue.clone(),
+                room: room.clone(),
+            };
+            t.via = Via::Tcp(path);
+            assert!(t.has_room(&reader));
+            queue.try_send(Bytes::new()).unwrap();
+            assert!(!t.has_room(&reader));
+            assert!(room.get().is_some(), "or it would wait for ever");
+        }
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Rig {
     fn turn(&mut self, room: usize, woken: bool) -> Flow {
         self.end.lock().room += room;
         if woken {
-            self.at(|o, r, at| o.woken(r, at));
+            self.at(Outlet::woken);
         }
         self.at(|o, _, at| o.ready(at))
     }
