@@ -47,7 +47,7 @@ impl Default for WebRtc {
     fn default() -> Self {
         Self {
             announce: Vec::new(),
-            sessions_max: 256,
+            sessions_max: 2048,
         }
     }
 }

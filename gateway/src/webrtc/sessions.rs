@@ -24,6 +24,8 @@ const RENEWED_MAX: usize = 2;
 /// Sessions one device may publish by at once: its cameras, and those about to be superseded. One device that asks
 /// again and again must not take the places of all the others.
 const PUBLISHED_MAX: usize = 16;
+/// One part of so many of all places is out of reach for one user: there is always room for another one.
+const OTHERS_PART: usize = 4;
 
 /// How a datagram came and how an answer goes back.
 #[derive(Clone, Debug)]
@@ -125,11 +127,13 @@ impl Sessions {
         if table.by_ufrag.len() >= self.max {
             return Err(self.max);
         }
-        if role == Role::Publish {
-            let theirs = |e: &&Entry| e.role == Role::Publish && e.owner == entry.owner;
-            if table.by_ufrag.values().filter(theirs).count() >= PUBLISHED_MAX {
-                return Err(PUBLISHED_MAX);
-            }
+        let most = match role {
+            Role::Play => self.max - self.max / OTHERS_PART,
+            Role::Publish => PUBLISHED_MAX,
+        };
+        let theirs = |e: &&Entry| e.role == role && e.owner == entry.owner;
+        if table.by_ufrag.values().filter(theirs).count() >= most {
+            return Err(most);
         }
         table.by_id.insert(entry.id.clone(), ufrag.clone());
         table.by_ufrag.insert(ufrag.clone(), entry);
@@ -386,6 +390,16 @@ mod tests {
         let _other = publish(101, "bc-02").unwrap();
         seats.pop();
         let _again = publish(102, "bc-01").unwrap();
+    }
+
+    #[test]
+    fn one_user_does_not_take_every_place() {
+        let s = Sessions::new(8);
+        let play =
+            |n: usize, owner: &str| s.open(&format!("frag{n}"), entry(&format!("id{n}"), owner));
+        let _seats: Vec<_> = (0..6).map(|n| play(n, "anna").unwrap()).collect();
+        assert_eq!(play(500, "anna").err(), Some(6));
+        let _other = play(501, "bob").unwrap();
     }
 
     #[test]

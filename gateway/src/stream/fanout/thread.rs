@@ -18,6 +18,8 @@ use crate::udp::Burst;
 
 /// One reader that catches up does not hold up the others: after so many bytes it is their turn.
 const TURN_BYTES: usize = 256 << 10;
+/// A start is paced for so long at most.
+const START_MAX: Duration = Duration::from_secs(5);
 /// How often stalls are looked for and measurements are handed over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A deadline that is over already comes again after this: it must not spin.
@@ -32,6 +34,8 @@ struct Slot {
     outlet: Box<dyn Outlet>,
     group: usize,
     pace: Option<Pace>,
+    /// The pace holds until then: a stream that is faster than it must come to an end of its start.
+    paced_until: Instant,
     blocked_since: Option<Instant>,
     /// The earliest alarm that stands for it.
     alarm: Option<Instant>,
@@ -194,6 +198,7 @@ impl Round {
             outlet: join.outlet,
             group,
             pace,
+            paced_until: Instant::now() + START_MAX,
             blocked_since: None,
             alarm: None,
             again: false,
@@ -376,6 +381,7 @@ impl Slot {
             }
             if self.held.is_none()
                 && self.reader.is_catching_up()
+                && at.now < self.paced_until
                 && self.pace.is_some_and(|p| p.wait_until(at.now).is_some())
             {
                 return Served::Idle;
@@ -402,7 +408,10 @@ impl Slot {
                     }
                     self.reader.sent(&frame, at.now);
                 }
-                Item::Skipped { frames } => self.outlet.skipped(frames, &self.reader, &mut at),
+                Item::Skipped { frames } => {
+                    self.paced_until = at.now + START_MAX;
+                    self.outlet.skipped(frames, &self.reader, &mut at);
+                }
                 // Parameter sets are in-band as well.
                 Item::Media(_) => {}
                 Item::Ended(_) => return Served::Over("stream_ended"),
