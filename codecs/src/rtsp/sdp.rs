@@ -9,6 +9,7 @@ use crate::media::{Codec, Medium, MediumKind};
 pub const MEDIA_MAX: usize = 8;
 /// Of a reason that is told to the other side.
 const REASON_CHARS_MAX: usize = 120;
+const NAME_CHARS_MAX: usize = 32;
 
 /// One `m=` line of an announced SDP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,13 +127,22 @@ fn offered(m: &Media) -> OfferedMedium {
         }
         first.get_or_insert((encoding, payload_type));
     }
-    let (encoding, payload_type) = first.unwrap_or_else(|| (m.media.clone(), 0));
+    let (encoding, payload_type) = first.unwrap_or_else(|| (name_of(&m.media), 0));
     OfferedMedium {
         medium: None,
         encoding,
         payload_type,
         control,
     }
+}
+
+/// A name as it is told and logged.
+fn name_of(written: &str) -> String {
+    written
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(NAME_CHARS_MAX)
+        .collect()
 }
 
 fn read(m: &Media, payload_type: u8) -> (String, Option<Medium>) {
@@ -147,7 +157,7 @@ fn read(m: &Media, payload_type: u8) -> (String, Option<Medium>) {
     let clock_rate: Option<u32> = parts.next().and_then(|r| r.parse().ok());
     let channels: u8 = parts.next().and_then(|c| c.parse().ok()).unwrap_or(1);
     let fmtp = of_type(m, "fmtp", payload_type).unwrap_or_default();
-    let encoding: String = name.chars().filter(|c| !c.is_control()).take(32).collect();
+    let encoding = name_of(name);
     let medium = format::medium(name, clock_rate, channels, fmtp);
     (encoding, medium)
 }

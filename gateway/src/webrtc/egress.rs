@@ -389,7 +389,7 @@ mod tests {
         let (mut e, ssrc) = egress();
         e.tracks[0].capture_time = Some(5);
         e.tracks[0].next_index = (3 << 16) - 700;
-        let frames: Vec<_> = (1..60).map(|n| frame(0, 1 + n % 40)).collect();
+        let frames: Vec<_> = (1..55).map(|n| frame(0, 1 + n % 40)).collect();
         let mut sent = std::collections::BTreeMap::new();
         for (n, f) in (0..).zip(&frames) {
             e.frame(f, n * 3000, true, |h, p, i| {
