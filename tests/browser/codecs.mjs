@@ -73,8 +73,9 @@ await page.evaluate(() => {
 const fail = (what, got) => { throw new Error(`${what}: ${JSON.stringify(got)}`); };
 try {
   const b = await page.evaluate((t) => play("bc-01/b", t, 25), token);
-  // Each frame that its decoder cannot take would make it ask for a key frame.
-  if (b.framesDropped > 2 || b.pliCount > 2 || b.framesDecoded < b.framesReceived - 4) fail("B-frames", b);
+  // Each frame that its decoder cannot take would make it ask for a key frame (10 of 202 decoded, 5 requests a second, when
+  // B-frames are sent). What a busy machine drops after decoding says nothing.
+  if (b.pliCount > 2 || b.framesDecoded < b.framesReceived / 2) fail("B-frames", b);
   console.log("plays bc-01/b", JSON.stringify(b));
   const h265 = await page.evaluate((t) => play("bc-01/h265", t, 25), token);
   if (h265.status === 406 && /carries H265 .*AAC; the offer takes .*H264/.test(h265.text)) console.log("refused bc-01/h265", h265.text);
@@ -86,7 +87,7 @@ try {
   await page.evaluate((p) => publishAv1("bc-01/av1", p), password);
   console.log("publishes AV1");
   const av1 = await page.evaluate((t) => play("bc-01/av1", t, 25), token);
-  if (av1.status !== 201 || av1.framesDropped > 5) fail("AV1", av1);
+  if (av1.status !== 201 || av1.framesDecoded < av1.framesReceived / 2) fail("AV1", av1);
   console.log("plays bc-01/av1", JSON.stringify(av1));
 } catch (fault) {
   console.error(String(fault));
