@@ -113,7 +113,9 @@ async fn serve(
         config.listen.https,
         tls.as_ref(),
     ) {
-        let listener = sockets.tcp(key, addr)?;
+        let Some(listener) = sockets.tcp_if(is_asked(&config, key), key, addr)? else {
+            continue;
+        };
         let (router, shutdown) = (router.clone(), screens.clone());
         screen_tasks.push(io.spawn(async move {
             match TcpListener::from_std(listener) {
@@ -139,7 +141,9 @@ async fn serve(
         config.listen.rtsps,
         tls.as_ref(),
     ) {
-        let listener = sockets.tcp(key, addr)?;
+        let Some(listener) = sockets.tcp_if(is_asked(&config, key), key, addr)? else {
+            continue;
+        };
         let (shared, shutdown) = (rtsp_shared.clone(), devices.clone());
         device_tasks.push(io.spawn(async move {
             match TcpListener::from_std(listener) {
@@ -158,7 +162,10 @@ async fn serve(
         config.listen.mqtts,
         tls.as_ref(),
     ) {
-        let listener = TcpListener::from_std(sockets.tcp(key, addr)?)?;
+        let Some(listener) = sockets.tcp_if(is_asked(&config, key), key, addr)? else {
+            continue;
+        };
+        let listener = TcpListener::from_std(listener)?;
         device_tasks.push(actix_rt::spawn(mqtt::serve(
             listener,
             tls,
@@ -207,6 +214,11 @@ async fn serve(
     outbox.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Did somebody write this address, or is it a default that may fail?
+fn is_asked(config: &Config, key: &str) -> bool {
+    !config.listen.unasked.contains(&key)
 }
 
 const EMPTY_GRID: &str = r#"{"type":"FeatureCollection","features":[]}"#;

@@ -29,6 +29,25 @@ impl Sockets {
         Ok(Self { passed })
     }
 
+    /// As [`Self::tcp`]; None, with a line in the log, when nobody asked for this port and it cannot be had.
+    ///
+    /// # Errors
+    /// As [`Self::tcp`].
+    pub fn tcp_if(
+        &mut self,
+        asked: bool,
+        key: &str,
+        addr: SocketAddr,
+    ) -> anyhow::Result<Option<TcpListener>> {
+        match self.tcp(key, addr) {
+            Err(error) if !asked => {
+                tracing::warn!(key, %addr, error = format!("{error:#}"), "this TLS port stays closed: give it another address, or \"off\"");
+                Ok(None)
+            }
+            listener => listener.map(Some),
+        }
+    }
+
     /// The listener for `addr`, non-blocking: a passed one with the same port, or a new one.
     ///
     /// # Errors
@@ -58,4 +77,21 @@ fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
     socket.bind(&addr.into())?;
     socket.listen(1024)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_nobody_asked_for_may_be_taken() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = taken.local_addr().unwrap();
+        let mut sockets = Sockets { passed: Vec::new() };
+        assert!(sockets.tcp_if(false, "https", addr).unwrap().is_none());
+        let fault = sockets.tcp_if(true, "https", addr).unwrap_err();
+        assert!(fault.to_string().contains("listen.https"), "{fault}");
+        drop(taken);
+        assert!(sockets.tcp_if(false, "https", addr).unwrap().is_some());
+    }
 }

@@ -64,6 +64,7 @@ impl Default for Listen {
             http: here(8080),
             https: None,
             webrtc: anywhere(8189),
+            unasked: Vec::new(),
         }
     }
 }
@@ -86,7 +87,11 @@ pub(super) fn read(source: &Source) -> Gateway {
         .unwrap_or(Duration::from_secs(10));
     let map_dir = top.optional("map_dir").and_then(|f| f.path(true));
     let tls = tls(top.table("tls"));
-    let listen = listen(top.table("listen"), tls != Tls::Off);
+    let mut listen = listen(top.table("listen"), tls != Tls::Off);
+    if tls != Tls::SelfSigned {
+        // Who gives a certificate wants its ports.
+        listen.unasked.clear();
+    }
     let mqtt = mqtt(top.table("mqtt"));
     let rtsp = rtsp(top.table("rtsp"));
     let streams = streams(top.table("streams"));
@@ -148,7 +153,8 @@ fn listen(mut t: Table<'_>, tls: bool) -> Listen {
     };
     let d = Listen::default();
     let secure = |port| if tls { anywhere(port) } else { None };
-    let listen = Listen {
+    let mut listen = Listen {
+        unasked: Vec::new(),
         mqtt: one("mqtt", d.mqtt),
         mqtts: one("mqtts", secure(8883)),
         rtsp: one("rtsp", d.rtsp),
@@ -157,6 +163,15 @@ fn listen(mut t: Table<'_>, tls: bool) -> Listen {
         https: one("https", secure(8443)),
         webrtc: one("webrtc", d.webrtc),
     };
+    let asked = |key: &&str| {
+        taken
+            .iter()
+            .any(|(at, _)| at.key == format!("listen.{key}"))
+    };
+    listen.unasked = ["mqtts", "rtsps", "https"]
+        .into_iter()
+        .filter(|k| !asked(k))
+        .collect();
     let all = listen.all();
     for (at, address) in &taken {
         if !tls && ["listen.mqtts", "listen.rtsps", "listen.https"].contains(&at.key.as_str()) {

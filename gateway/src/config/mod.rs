@@ -56,6 +56,9 @@ pub struct Listen {
     pub https: Option<SocketAddr>,
     /// UDP and TCP.
     pub webrtc: Option<SocketAddr>,
+    /// Keys of TLS ports that nobody asked for: they are open because there is a certificate, and one that another
+    /// program has is no reason not to start.
+    pub unasked: Vec<&'static str>,
 }
 
 /// The certificate of all TLS ports.

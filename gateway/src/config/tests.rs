@@ -121,6 +121,22 @@ fn tls_can_be_turned_off() {
 }
 
 #[test]
+fn tls_ports_of_an_own_certificate_are_asked_for_when_they_are_written() {
+    let of = |more: &str| {
+        let text = format!("box_id = \"b\"\n{more}");
+        let dir = dir(&[("gateway.toml", &text), ("c.pem", ""), ("k.pem", "")]);
+        load(dir.path()).unwrap().listen.unasked
+    };
+    assert_eq!(of(""), ["mqtts", "rtsps", "https"]);
+    assert_eq!(
+        of("[listen]\nrtsps = \"0.0.0.0:8322\"\n"),
+        ["mqtts", "https"]
+    );
+    let given = of("[tls]\ncert_file = \"c.pem\"\nkey_file = \"k.pem\"\n");
+    assert!(given.is_empty(), "{given:?}");
+}
+
+#[test]
 fn media_ports_are_a_range() {
     let of = |ports: &str| {
         let text = format!("box_id = \"b\"\n[rtsp]\nudp_ports = \"{ports}\"\n");
