@@ -171,23 +171,9 @@ fn h264_frame(
     if !unit.nals.iter().any(|n| NalType::of(n).is_vcl()) {
         return None;
     }
-    let AccessUnit {
-        mut nals,
-        key,
-        time,
-    } = unit;
-    if key {
-        if !sets.is_complete() {
-            return Some(Err(NO_PARAMETER_SETS));
-        }
-        nals.retain(|n| !matches!(NalType::of(n), NalType::SPS | NalType::PPS));
-        nals.splice(0..0, sets.iter().cloned());
-    }
-    Some(Ok(Cut {
-        key,
-        time,
-        payloads: packetize_h264(&nals, PAYLOAD_BYTES_MAX),
-    }))
+    let is_set = |n: &Bytes| matches!(NalType::of(n), NalType::SPS | NalType::PPS);
+    let known = sets.is_complete().then(|| sets.iter());
+    Some(coded(unit, known, is_set, packetize_h264))
 }
 
 fn h265_frame(
@@ -203,23 +189,33 @@ fn h265_frame(
     if !unit.nals.iter().any(|n| is(n, NalType::is_vcl)) {
         return None;
     }
+    let is_set = |n: &Bytes| is(n, NalType::is_parameter_set);
+    let known = sets.is_complete().then(|| sets.iter());
+    Some(coded(unit, known, is_set, packetize_h265))
+}
+
+/// A picture's packets; all parameter sets known go before a key frame, whichever came with it.
+fn coded<'a>(
+    unit: AccessUnit,
+    known: Option<impl Iterator<Item = &'a Bytes>>,
+    is_set: impl Fn(&Bytes) -> bool,
+    packetize: fn(&[Bytes], usize) -> Payloads,
+) -> Outcome {
     let AccessUnit {
         mut nals,
         key,
         time,
     } = unit;
     if key {
-        if !sets.is_complete() {
-            return Some(Err(NO_PARAMETER_SETS));
-        }
-        nals.retain(|n| !is(n, NalType::is_parameter_set));
-        nals.splice(0..0, sets.iter().cloned());
+        let known = known.ok_or(NO_PARAMETER_SETS)?;
+        nals.retain(|n| !is_set(n));
+        nals.splice(0..0, known.cloned());
     }
-    Some(Ok(Cut {
+    Ok(Cut {
         key,
         time,
-        payloads: packetize_h265(&nals, PAYLOAD_BYTES_MAX),
-    }))
+        payloads: packetize(&nals, PAYLOAD_BYTES_MAX),
+    })
 }
 
 fn av1_frame(
