@@ -173,11 +173,6 @@ impl Reader {
             .collect();
     }
 
-    /// Asks the publisher for a key frame (rate-limited per stream).
-    pub fn want_key_frame(&self) {
-        self.stream.want_key_frame();
-    }
-
     /// The reader lost its picture: it gets the newest group of pictures again, squeezed behind what it has. The
     /// publisher is asked for a key frame only when there is none here, or the group has grown large.
     pub fn resync(&mut self, now: Instant) {

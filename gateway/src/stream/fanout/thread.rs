@@ -252,10 +252,14 @@ impl Round {
             Ok(Served::Over(reason)) => return self.remove(index, reason),
             Err(_) => {
                 tracing::error!(
-                    protocol = "fanout",
+                    stream = %slot.reader.stream_id(),
+                    protocol = slot.outlet.protocol(),
                     "a reader ended by a fault of the gateway"
                 );
-                return self.drop_slot(index);
+                slot.reader.ended("fault");
+                // Not `end`: nobody knows what state the outlet is in.
+                drop(self.take(index));
+                return;
             }
         }
         let due = [
@@ -288,10 +292,6 @@ impl Round {
                 tracing::error!(reason, "a reader's end failed by a fault of the gateway");
             }
         }
-    }
-
-    fn drop_slot(&mut self, index: usize) {
-        drop(self.take(index));
     }
 
     fn take(&mut self, index: usize) -> Option<Slot> {
