@@ -9,11 +9,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use kerbside_codecs::telemetry::Datum;
 use serde_json::json;
 
 use crate::config::{self, Checks, Config, Reading, Tls};
 use crate::picture::{Grid, Rules};
-use crate::registry::{DeviceKind, Registry, Role};
+use crate::registry::{self, DeviceKind, Registry, Role};
 
 /// Kerbside: the edge gateway of a joint street-enforcement command.
 #[derive(Parser)]
@@ -66,6 +67,18 @@ enum DeviceCommand {
         /// The unit it belongs to
         #[arg(long)]
         unit: Option<String>,
+        /// The agency it belongs to, as the city names it
+        #[arg(long)]
+        agency: Option<String>,
+        /// Who bears it, by reference: several devices of one person are one track
+        #[arg(long)]
+        person: Option<String>,
+        /// Datum of positions that do not name their own: wgs84, gcj02, bd09
+        #[arg(long, default_value = "wgs84", value_parser = datum_parser())]
+        datum: Datum,
+        /// Seen only by users with the grant `--restricted`
+        #[arg(long)]
+        restricted: bool,
         #[command(flatten)]
         form: Form,
     },
@@ -88,6 +101,9 @@ enum UserCommand {
         /// operator and commander watch and handle events, an auditor only reads, an admin does all
         #[arg(long, value_parser = role_parser())]
         role: Role,
+        /// May see restricted devices
+        #[arg(long)]
+        restricted: bool,
         #[command(flatten)]
         form: Form,
     },
@@ -111,6 +127,11 @@ struct Form {
 fn kind_parser() -> impl TypedValueParser<Value = DeviceKind> {
     PossibleValuesParser::new(DeviceKind::ALL.map(DeviceKind::name))
         .try_map(|s| DeviceKind::parse(&s).ok_or("unknown kind"))
+}
+
+fn datum_parser() -> impl TypedValueParser<Value = Datum> {
+    PossibleValuesParser::new(Datum::ALL.map(Datum::name))
+        .try_map(|s| Datum::parse(&s).ok_or("unknown datum"))
 }
 
 fn role_parser() -> impl TypedValueParser<Value = Role> {
@@ -209,9 +230,20 @@ fn device(cli: &Cli, command: &DeviceCommand) -> Result<(), Failed> {
             id,
             kind,
             unit,
+            agency,
+            person,
+            datum,
+            restricted,
             form,
         } => {
-            let password = registry.add_device(id, *kind, unit.as_deref())?;
+            let password = registry.enrol(registry::Device {
+                unit: unit.clone(),
+                agency: agency.clone(),
+                person: person.clone(),
+                datum: *datum,
+                restricted: *restricted,
+                ..registry::Device::new(id, *kind)
+            })?;
             if form.json {
                 say(&json!({"id": id, "password": password}).to_string())
             } else {
@@ -229,7 +261,8 @@ fn device(cli: &Cli, command: &DeviceCommand) -> Result<(), Failed> {
             if form.json {
                 let list: Vec<_> = devices
                     .iter()
-                    .map(|d| json!({"id": d.id, "kind": d.kind.name(), "unit": d.unit}))
+                    .map(|d| json!({"id": d.id, "kind": d.kind.name(), "unit": d.unit, "agency": d.agency,
+                        "person": d.person, "datum": d.datum, "restricted": d.restricted}))
                     .collect();
                 return say(&serde_json::Value::from(list).to_string());
             }
@@ -245,8 +278,16 @@ fn device(cli: &Cli, command: &DeviceCommand) -> Result<(), Failed> {
 fn user(cli: &Cli, command: &UserCommand) -> Result<(), Failed> {
     let registry = registry(cli)?;
     match command {
-        UserCommand::Add { name, role, form } => {
-            let token = registry.add_user(name, *role)?;
+        UserCommand::Add {
+            name,
+            role,
+            restricted,
+            form,
+        } => {
+            let token = registry.admit(registry::User {
+                sees_restricted: *restricted,
+                ..registry::User::new(name, *role)
+            })?;
             if form.json {
                 say(&json!({"name": name, "token": token}).to_string())
             } else {
@@ -264,7 +305,7 @@ fn user(cli: &Cli, command: &UserCommand) -> Result<(), Failed> {
             if form.json {
                 let list: Vec<_> = users
                     .iter()
-                    .map(|u| json!({"name": u.name, "role": u.role.name()}))
+                    .map(|u| json!({"name": u.name, "role": u.role.name(), "restricted": u.sees_restricted}))
                     .collect();
                 return say(&serde_json::Value::from(list).to_string());
             }

@@ -142,9 +142,8 @@ fn properties(m: &Message<'_>, envelope: &Object) -> Decoded {
             .and_then(field::as_integer)
             .and_then(|code| mode(kind, code)),
         kind: kind.map(Into::into),
-        model: None,
-        sos: None,
         faults,
+        ..Report::default()
     };
     Decoded {
         reports: vec![report],

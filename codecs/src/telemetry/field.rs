@@ -113,15 +113,7 @@ pub fn position(o: &Object, names: &Names, datum: Datum) -> Result<Fix, Fault> {
     if !geo::valid(lat, lon) {
         return Err(Fault::OutsideWorld);
     }
-    Ok(Fix {
-        lat,
-        lon,
-        alt_m: None,
-        accuracy_m: None,
-        speed_mps: None,
-        heading_deg: None,
-        source_datum: datum,
-    })
+    Ok(Fix::at(lat, lon, datum))
 }
 
 /// Greatest speed that is believed, m/s.

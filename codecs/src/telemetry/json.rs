@@ -56,7 +56,7 @@ fn decode(m: &Message<'_>) -> Decoded {
     }
     let mut decoded = Decoded::default();
     match parsed {
-        Ok(Value::Object(o)) => decoded.reports.push(report(m.speaker, &o)),
+        Ok(Value::Object(o)) => decoded.reports.push(report(m, &o)),
         Ok(Value::Array(mut all)) => {
             if all.len() > REPORTS_MAX {
                 // The newest are at the end.
@@ -65,7 +65,7 @@ fn decode(m: &Message<'_>) -> Decoded {
             }
             for v in &all {
                 match v {
-                    Value::Object(o) => decoded.reports.push(report(m.speaker, o)),
+                    Value::Object(o) => decoded.reports.push(report(m, o)),
                     _ => decoded.faults.push(Fault::NotJson),
                 }
             }
@@ -80,7 +80,7 @@ fn decode(m: &Message<'_>) -> Decoded {
 fn sos(m: &Message<'_>, parsed: Result<Value, Fault>) -> Decoded {
     let mut help = match parsed {
         Ok(Value::Object(o)) => {
-            let mut r = report(m.speaker, &o);
+            let mut r = report(m, &o);
             let id = field::text(&o, "id", TEXT_MAX, &mut r.faults);
             let note = field::text(&o, "note", NOTE_MAX, &mut r.faults);
             let inner = r.sos.take();
@@ -111,36 +111,31 @@ fn sos(m: &Message<'_>, parsed: Result<Value, Fault>) -> Decoded {
     }
 }
 
-fn report(device: &str, o: &Object) -> Report {
+fn report(m: &Message<'_>, o: &Object) -> Report {
     let mut faults = Vec::new();
     Report {
-        device: device.to_owned(),
+        device: m.speaker.to_owned(),
         device_time_ms: field::time_ms(o, "time_ms", &mut faults),
-        fix: fix(o, &mut faults),
+        fix: fix(m.datum, o, &mut faults),
         battery_pct: field::number(o, "battery_pct", 0.0, 100.0, &mut faults),
         kind: field::text(o, "kind", TEXT_MAX, &mut faults).map(Into::into),
         model: field::text(o, "model", TEXT_MAX, &mut faults),
         mode: field::text(o, "mode", TEXT_MAX, &mut faults),
         sos: call(o, &mut faults),
         faults,
+        ..Report::default()
     }
 }
 
-fn fix(o: &Object, faults: &mut Vec<Fault>) -> Option<Fix> {
+fn fix(usual: Datum, o: &Object, faults: &mut Vec<Fault>) -> Option<Fix> {
     let Value::Object(p) = field::get(o, "position")? else {
         faults.push(Fault::BadField);
         return None;
     };
     // A datum nobody knows would put the marker hundreds of metres away: no position then.
-    let datum = match field::get(p, "datum").map(|d| d.as_str().map(str::to_ascii_lowercase)) {
-        None => Some(Datum::Wgs84),
-        Some(Some(name)) => match name.as_str() {
-            "wgs84" => Some(Datum::Wgs84),
-            "gcj02" => Some(Datum::Gcj02),
-            "bd09" => Some(Datum::Bd09),
-            _ => None,
-        },
-        Some(None) => None,
+    let datum = match field::get(p, "datum") {
+        None => Some(usual),
+        Some(named) => named.as_str().and_then(Datum::parse),
     };
     let names = Names {
         lat: "lat",
@@ -213,13 +208,11 @@ mod tests {
                 model: Some("X5".into()),
                 device_time_ms: Some(1_795_219_200_000),
                 fix: Some(Fix {
-                    lat: 37.6901,
-                    lon: 112.7502,
                     alt_m: Some(801.5),
                     accuracy_m: Some(5.0),
                     speed_mps: Some(1.2),
                     heading_deg: Some(270.0),
-                    source_datum: Datum::Wgs84,
+                    ..Fix::at(37.6901, 112.7502, Datum::Wgs84)
                 }),
                 battery_pct: Some(83.0),
                 sos: Some(Sos {
@@ -227,7 +220,7 @@ mod tests {
                     note: Some("help".into())
                 }),
                 mode: Some("patrol".into()),
-                faults: vec![],
+                ..Report::default()
             }
         );
     }

@@ -8,7 +8,7 @@ mod field;
 mod json;
 pub mod report;
 
-pub use report::{Datum, Fault, Fix, Report, Sos};
+pub use report::{Answer, Datum, Fault, Fix, Report, Said, Sos};
 
 /// Longest payload that is looked at, bytes.
 pub const PAYLOAD_MAX: usize = 256 * 1024;
@@ -24,6 +24,8 @@ pub struct Decoded {
     pub replies: Vec<Reply>,
     /// The aircraft that a dock or a remote control now speaks for; replaces what it announced before.
     pub topology: Option<Vec<SubDevice>>,
+    /// To orders that the device was given.
+    pub answers: Vec<Answer>,
     /// Faults of the message that belong to no report.
     pub faults: Vec<Fault>,
 }
@@ -55,8 +57,19 @@ pub struct SubDevice {
     pub model: Option<String>,
 }
 
+/// What the gateway knows of the device that speaks.
+#[derive(Clone, Copy, Debug)]
+pub struct Speaker<'a> {
+    /// Its id.
+    pub device: &'a str,
+    /// Of positions that do not name their own.
+    pub datum: Datum,
+}
+
 /// One message as it arrived.
 struct Message<'a> {
+    /// Of positions that do not name their own.
+    datum: Datum,
     /// The device id in the topic.
     speaker: &'a str,
     /// The topic's part behind the device id.
@@ -86,44 +99,57 @@ fn find(topic: &str) -> Option<(&'static Codec, &str, &str)> {
     })
 }
 
-/// Decodes what `device` published. `arrived_ms`: wallclock of the gateway, ms since 1970 UTC. Never fails: what
-/// cannot be read is a [`Fault`]. Whether the device may use the topic is [`may_publish`]'s question.
-pub fn decode(device: &str, topic: &str, payload: &[u8], arrived_ms: i64) -> Decoded {
-    let Some((codec, speaker, channel)) = find(topic) else {
-        return Decoded::refused(Fault::UnknownTopic);
-    };
-    if speaker != device && !codec.for_sub_devices {
-        return Decoded::refused(Fault::UnknownTopic);
-    }
-    let mut decoded = (codec.decode)(&Message {
-        speaker,
-        channel,
-        topic,
-        payload,
-        arrived_ms,
-    });
-    for report in &mut decoded.reports {
-        if report
-            .device_time_ms
-            .is_some_and(|t| t > arrived_ms.saturating_add(FUTURE_MAX_MS))
-        {
-            report.device_time_ms = None;
-            report.faults.push(Fault::FromFuture);
+/// The protocols of this box: those that are built in, and the formats of its configuration.
+#[derive(Debug, Default)]
+pub struct Codecs {}
+
+impl Codecs {
+    /// Decodes what `speaker` published. `arrived_ms`: wallclock of the gateway, ms since 1970 UTC. Never fails: what
+    /// cannot be read is a [`Fault`]. Whether the device may use the topic is [`Self::may_publish`]'s question.
+    pub fn decode(
+        &self,
+        speaker: Speaker<'_>,
+        topic: &str,
+        payload: &[u8],
+        arrived_ms: i64,
+    ) -> Decoded {
+        let Some((codec, named, channel)) = find(topic) else {
+            return Decoded::refused(Fault::UnknownTopic);
+        };
+        if named != speaker.device && !codec.for_sub_devices {
+            return Decoded::refused(Fault::UnknownTopic);
         }
+        let mut decoded = (codec.decode)(&Message {
+            datum: speaker.datum,
+            speaker: named,
+            channel,
+            topic,
+            payload,
+            arrived_ms,
+        });
+        for report in &mut decoded.reports {
+            if report
+                .device_time_ms
+                .is_some_and(|t| t > arrived_ms.saturating_add(FUTURE_MAX_MS))
+            {
+                report.device_time_ms = None;
+                report.faults.push(Fault::FromFuture);
+            }
+        }
+        decoded
     }
-    decoded
-}
 
-/// May this device publish to this topic: its own uplink, or that of an aircraft it announced?
-pub fn may_publish(device: &str, sub_devices: &[String], topic: &str) -> bool {
-    find(topic).is_some_and(|(codec, speaker, _)| {
-        speaker == device || codec.for_sub_devices && sub_devices.iter().any(|s| s == speaker)
-    })
-}
+    /// May this device publish to this topic: its own uplink, or that of an aircraft it announced?
+    pub fn may_publish(&self, device: &str, sub_devices: &[String], topic: &str) -> bool {
+        find(topic).is_some_and(|(codec, speaker, _)| {
+            speaker == device || codec.for_sub_devices && sub_devices.iter().any(|s| s == speaker)
+        })
+    }
 
-/// May this device subscribe to this filter: is all of it within its own downlink?
-pub fn may_subscribe(device: &str, filter: &str) -> bool {
-    is_id(device) && CODECS.iter().any(|codec| (codec.down)(device, filter))
+    /// May this device subscribe to this filter: is all of it within its own downlink?
+    pub fn may_subscribe(&self, device: &str, filter: &str) -> bool {
+        is_id(device) && CODECS.iter().any(|codec| (codec.down)(device, filter))
+    }
 }
 
 /// A valid device id: `[A-Za-z0-9._-]{1,64}` and not only dots.
@@ -132,6 +158,13 @@ fn is_id(s: &str) -> bool {
         && s.bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         && s.bytes().any(|b| b != b'.')
+}
+
+/// As a device without a datum of its own, by the protocols that are built in.
+#[cfg(test)]
+fn decode(device: &str, topic: &str, payload: &[u8], arrived_ms: i64) -> Decoded {
+    let datum = Datum::Wgs84;
+    Codecs::default().decode(Speaker { device, datum }, topic, payload, arrived_ms)
 }
 
 #[cfg(test)]
@@ -161,7 +194,7 @@ mod tests {
             ("$SYS/x", false),
         ] {
             assert_eq!(
-                may_publish("bc-01", &["uav-1".to_owned()], topic),
+                Codecs::default().may_publish("bc-01", &["uav-1".to_owned()], topic),
                 may,
                 "{topic}"
             );
@@ -193,9 +226,13 @@ mod tests {
             ("thing/product/+/services", false),
             ("thing/product/bc-01/osd", false),
         ] {
-            assert_eq!(may_subscribe("bc-01", filter), may, "{filter}");
+            assert_eq!(
+                Codecs::default().may_subscribe("bc-01", filter),
+                may,
+                "{filter}"
+            );
         }
-        assert!(!may_subscribe("+", "kerbside/v1/+/down/#"));
+        assert!(!Codecs::default().may_subscribe("+", "kerbside/v1/+/down/#"));
     }
 
     #[test]

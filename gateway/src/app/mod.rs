@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use kerbside_codecs::telemetry::Codecs;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -71,7 +72,8 @@ async fn serve(
     let rules = Rules::compile(&config.rules).map_err(|e| anyhow::anyhow!("rules.toml: {e:?}"))?;
     let recent = outbox.recent(200, None).await?;
     let picture = Picture::start(grid, rules, outbox.clone(), recent);
-    let fleet = Fleet::start(registry.clone(), picture.clone());
+    let codecs = Arc::new(Codecs::default());
+    let fleet = Fleet::start(registry.clone(), picture.clone(), codecs.clone());
     let ready = Arc::new(Ready::default());
 
     let webrtc = match config.listen.webrtc {
@@ -154,7 +156,8 @@ async fn serve(
     }
     device_tasks.extend(pull::start(io, &config.cameras, &streams, &devices));
 
-    let mqtt_shared = mqtt::Shared::new(registry.clone(), guard, fleet, config.mqtt.clone());
+    let mqtt_shared =
+        mqtt::Shared::new(registry.clone(), guard, fleet, codecs, config.mqtt.clone());
     for (key, addr, tls) in with_tls(
         "mqtt",
         config.listen.mqtt,

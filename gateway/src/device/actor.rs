@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use actix::{Actor, Context, Handler, Message, MessageResult, ResponseFuture};
-use kerbside_codecs::telemetry::{Decoded, Fault, SubDevice};
+use kerbside_codecs::telemetry::{Decoded, Fault, Speaker, SubDevice};
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
@@ -29,7 +29,8 @@ const MAILBOX: usize = 64;
 /// Device ids a device may speak for besides its own.
 pub(super) type Topology = Arc<[String]>;
 
-pub(super) type Decode = fn(&str, &str, &[u8], i64) -> Decoded;
+/// How a message is read: who speaks, topic, payload, arrival in ms since 1970 UTC.
+pub(super) type Decode = Arc<dyn Fn(Speaker<'_>, &str, &[u8], i64) -> Decoded + Send + Sync>;
 
 /// What every actor is given.
 #[derive(Clone)]
@@ -121,9 +122,9 @@ impl DeviceActor {
             .drain(..)
             .map(|report| Fact::Report {
                 registered: if report.device == own.id {
-                    Some(own.clone())
+                    Some(Arc::clone(own))
                 } else {
-                    self.wiring.registry.device(&report.device)
+                    self.wiring.registry.device(&report.device).map(Arc::new)
                 },
                 report,
                 arrived,
@@ -150,7 +151,7 @@ impl DeviceActor {
         );
         Some(Fact::Session {
             device: self.id.clone(),
-            registered: self.state.device.clone(),
+            registered: registry::Device::clone(&self.state.device),
             online,
         })
     }
@@ -182,8 +183,11 @@ impl Handler<Hear> for DeviceActor {
     type Result = ResponseFuture<Result<(), Refused>>;
 
     fn handle(&mut self, Hear { session, up }: Hear, _: &mut Self::Context) -> Self::Result {
-        let mut decoded =
-            (self.wiring.decode)(self.id.as_str(), &up.topic, &up.payload, up.arrived.unix_ms);
+        let speaker = Speaker {
+            device: self.id.as_str(),
+            datum: self.state.device.datum,
+        };
+        let mut decoded = (self.wiring.decode)(speaker, &up.topic, &up.payload, up.arrived.unix_ms);
         count(&decoded.faults);
         for r in &decoded.reports {
             count(&r.faults);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
 use actix_rt::ArbiterHandle;
+use kerbside_codecs::telemetry::Codecs;
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGaugeVec};
 use tokio::sync::watch;
@@ -94,12 +95,11 @@ struct Kept {
 
 impl Fleet {
     /// Must be called inside the actix system, whose thread the actors then live on.
-    pub fn start(registry: Registry, picture: Picture) -> Self {
-        Self::with(
-            registry,
-            Owner::Picture(picture),
-            kerbside_codecs::telemetry::decode,
-        )
+    pub fn start(registry: Registry, picture: Picture, codecs: Arc<Codecs>) -> Self {
+        let decode: Decode = Arc::new(move |speaker, topic, payload, arrived_ms| {
+            codecs.decode(speaker, topic, payload, arrived_ms)
+        });
+        Self::with(registry, Owner::Picture(picture), decode)
     }
 
     pub(super) fn with(registry: Registry, owner: Owner, decode: Decode) -> Self {

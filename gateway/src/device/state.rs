@@ -16,7 +16,7 @@ pub(super) struct Open {
 }
 
 pub(super) struct State {
-    pub device: registry::Device,
+    pub device: Arc<registry::Device>,
     open: Vec<Open>,
     /// Queues of sessions without a connection, kept by whoever may resume them.
     away: Vec<Weak<Downlinks>>,
@@ -47,7 +47,7 @@ pub enum Sent {
 impl State {
     pub fn new(device: registry::Device, open: Vec<Open>) -> Self {
         Self {
-            device,
+            device: Arc::new(device),
             open,
             away: Vec::new(),
             last_seen: None,
@@ -67,7 +67,7 @@ impl State {
         if self.open.len() >= SESSIONS_MAX {
             return None;
         }
-        self.device = device;
+        self.device = Arc::new(device);
         self.away
             .retain(|w| w.upgrade().is_some_and(|q| !Arc::ptr_eq(&q, &session.down)));
         session.down.set_online(true);
@@ -140,12 +140,7 @@ mod tests {
     use bytes::Bytes;
 
     fn device() -> registry::Device {
-        registry::Device {
-            id: "bc-01".into(),
-            kind: DeviceKind::Bodycam,
-            unit: None,
-            issue: registry::Issue::default(),
-        }
+        registry::Device::new("bc-01", DeviceKind::Bodycam)
     }
 
     fn session() -> Open {

@@ -1,6 +1,8 @@
 //! A fleet whose picture is the test itself.
 
-use kerbside_codecs::telemetry::{Decoded, decode};
+use std::sync::Arc;
+
+use kerbside_codecs::telemetry::{Codecs, Decoded, Speaker};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Fleet;
@@ -39,13 +41,13 @@ impl Desk {
 
 /// A fleet over a desk. The payload `poison` makes an actor panic, as a bug in a codec would.
 pub(crate) fn fleet(registry: Registry) -> (Fleet, Desk) {
-    fn decode_or_die(device: &str, topic: &str, payload: &[u8], arrived_ms: i64) -> Decoded {
+    fn decode_or_die(speaker: Speaker<'_>, topic: &str, payload: &[u8], at_ms: i64) -> Decoded {
         assert_ne!(payload, b"poison", "injected by the test");
-        decode(device, topic, payload, arrived_ms)
+        Codecs::default().decode(speaker, topic, payload, at_ms)
     }
     let (tx, rx) = mpsc::channel(64);
     (
-        Fleet::with(registry, Owner::Desk(tx), decode_or_die),
+        Fleet::with(registry, Owner::Desk(tx), Arc::new(decode_or_die)),
         Desk(rx),
     )
 }

@@ -19,13 +19,8 @@ pub(super) fn event(kind: &str, priority: Priority) -> Event {
         raised_ms: 1_795_219_200_000,
         device_time_ms: Some(1_795_219_199_000),
         position: Some(Fix {
-            lat: 37.69,
-            lon: 112.75,
-            alt_m: None,
             accuracy_m: Some(5.0),
-            speed_mps: None,
-            heading_deg: None,
-            source_datum: Datum::Gcj02,
+            ..Fix::at(37.69, 112.75, Datum::Gcj02)
         }),
         position_ms: Some(1_795_219_199_500),
         cell: Some("140702001".to_owned()),

@@ -42,7 +42,7 @@ pub enum Fact {
     /// `report.device`; None for an aircraft that a dock announced.
     Report {
         report: Report,
-        registered: Option<registry::Device>,
+        registered: Option<Arc<registry::Device>>,
         arrived: Now,
     },
     /// The first session of a device opened, or the last one closed.

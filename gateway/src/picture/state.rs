@@ -9,7 +9,7 @@ mod events;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use kerbside_codecs::telemetry::{Fault, Fix, Report};
+use kerbside_codecs::telemetry::{Datum, Fault, Fix, Report};
 
 use super::Fact;
 use super::device::SOS_SHOWN;
@@ -113,7 +113,7 @@ impl State {
                 report,
                 registered,
                 arrived,
-            } => self.report(&report, registered.as_ref(), arrived, &mut fx),
+            } => self.report(&report, registered.as_deref(), arrived, &mut fx),
             Fact::Session {
                 device,
                 registered,
@@ -129,7 +129,8 @@ impl State {
             } => {
                 let d = self.devices.known(&device, &self.grid, now);
                 d.mount(kind, unit.as_deref(), &self.grid);
-                d.track.fix_at(plain_fix(lat, lon), &self.grid, now);
+                d.track
+                    .fix_at(Fix::at(lat, lon, Datum::Wgs84), &self.grid, now);
                 fx.changes.push(d.view(&self.grid).change(false));
             }
             Fact::Streams(all) => {
@@ -383,18 +384,6 @@ fn live_streams(streams: &BTreeMap<StreamId, Stream>, device: &DeviceId) -> Vec<
         .filter(|(id, s)| id.device == *device && s.status.phase == "live")
         .map(|(id, _)| id.to_string())
         .collect()
-}
-
-fn plain_fix(lat: f64, lon: f64) -> Fix {
-    Fix {
-        lat,
-        lon,
-        alt_m: None,
-        accuracy_m: None,
-        speed_mps: None,
-        heading_deg: None,
-        source_datum: kerbside_codecs::telemetry::Datum::Wgs84,
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What an account is: kinds, roles, and the hashes of its secret.
 
+use kerbside_codecs::telemetry::Datum;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -81,14 +82,52 @@ pub struct Device {
     pub id: String,
     pub kind: DeviceKind,
     pub unit: Option<String>,
+    /// City management, traffic police…: names as the city uses them.
+    pub agency: Option<String>,
+    /// Who bears it, by reference: several devices of one person are one track.
+    pub person: Option<String>,
+    /// Of positions that do not name their own.
+    pub datum: Datum,
+    /// Seen only by users with the grant.
+    pub restricted: bool,
     pub issue: Issue,
+}
+
+impl Device {
+    /// One of no unit, agency or person, with WGS-84, seen by all.
+    pub fn new(id: &str, kind: DeviceKind) -> Self {
+        Self {
+            id: id.to_owned(),
+            kind,
+            unit: None,
+            agency: None,
+            person: None,
+            datum: Datum::Wgs84,
+            restricted: false,
+            issue: Issue::default(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: String,
     pub role: Role,
+    /// May see restricted devices.
+    pub sees_restricted: bool,
     pub issue: Issue,
+}
+
+impl User {
+    /// One without grants.
+    pub fn new(name: &str, role: Role) -> Self {
+        Self {
+            name: name.to_owned(),
+            role,
+            sees_restricted: false,
+            issue: Issue::default(),
+        }
+    }
 }
 
 /// Which secret of a name this is: an account that was revoked and added again is another one, and sessions that

@@ -101,18 +101,24 @@ impl Registry {
         kind: DeviceKind,
         unit: Option<&str>,
     ) -> Result<String, RegistryError> {
-        crate::ids::DeviceId::parse(id)?;
-        if RESERVED.contains(&id) {
-            return Err(RegistryError::Reserved(id.to_owned()));
+        self.enrol(Device {
+            unit: unit.map(str::to_owned),
+            ..Device::new(id, kind)
+        })
+    }
+
+    /// Registers a device with all that is known of it; `issue` is set here.
+    ///
+    /// # Errors
+    /// As [`Self::add_device`].
+    pub fn enrol(&self, mut device: Device) -> Result<String, RegistryError> {
+        crate::ids::DeviceId::parse(&device.id)?;
+        if RESERVED.contains(&device.id.as_str()) {
+            return Err(RegistryError::Reserved(device.id));
         }
         let secret = new_secret();
-        let hashes = Hashes::of(id, &secret);
-        let device = Device {
-            id: id.to_owned(),
-            kind,
-            unit: unit.map(str::to_owned),
-            issue: hashes.issue(),
-        };
+        let hashes = Hashes::of(&device.id, &secret);
+        device.issue = hashes.issue();
         self.store.lock().add_device(&device, &hashes)?;
         self.reload()?;
         Ok(secret)
@@ -123,16 +129,20 @@ impl Registry {
     /// # Errors
     /// As [`Self::add_device`].
     pub fn add_user(&self, name: &str, role: Role) -> Result<String, RegistryError> {
-        if !crate::ids::is_id(name) {
-            return Err(crate::ids::BadId(name.chars().take(80).collect()).into());
+        self.admit(User::new(name, role))
+    }
+
+    /// Registers a user with grants; `issue` is set here.
+    ///
+    /// # Errors
+    /// As [`Self::add_device`].
+    pub fn admit(&self, mut user: User) -> Result<String, RegistryError> {
+        if !crate::ids::is_id(&user.name) {
+            return Err(crate::ids::BadId(user.name.chars().take(80).collect()).into());
         }
         let secret = new_secret();
-        let hashes = Hashes::of(name, &secret);
-        let user = User {
-            name: name.to_owned(),
-            role,
-            issue: hashes.issue(),
-        };
+        let hashes = Hashes::of(&user.name, &secret);
+        user.issue = hashes.issue();
         self.store.lock().add_user(&user, &hashes)?;
         self.reload()?;
         Ok(secret)
@@ -308,7 +318,38 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use kerbside_codecs::telemetry::Datum;
+
     use super::*;
+
+    #[test]
+    fn a_registry_of_before_gets_the_new_columns() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = rusqlite::Connection::open(dir.path().join("registry.db")).unwrap();
+        old.execute_batch(
+            "CREATE TABLE account (name TEXT PRIMARY KEY, is_user INTEGER NOT NULL, kind TEXT NOT NULL, unit TEXT,
+             sha256 BLOB NOT NULL, ha1_md5 TEXT NOT NULL, ha1_sha256 TEXT NOT NULL) STRICT;
+             INSERT INTO account VALUES ('bc-01', 0, 'bodycam', 'patrol-1', zeroblob(32), '', '');",
+        )
+        .unwrap();
+        drop(old);
+        let r = Registry::open(dir.path()).unwrap();
+        let known = r.device("bc-01").unwrap();
+        assert_eq!((known.datum, known.restricted), (Datum::Wgs84, false));
+        let new = Device {
+            agency: Some("traffic".into()),
+            person: Some("p-7".into()),
+            datum: Datum::Gcj02,
+            restricted: true,
+            ..Device::new("bc-02", DeviceKind::Bodycam)
+        };
+        r.enrol(new.clone()).unwrap();
+        let issue = r.device("bc-02").unwrap().issue;
+        assert_eq!(
+            Registry::open(dir.path()).unwrap().device("bc-02"),
+            Some(Device { issue, ..new })
+        );
+    }
 
     #[test]
     fn a_secret_opens_until_it_is_revoked_by_another_process() {

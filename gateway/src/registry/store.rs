@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use kerbside_codecs::telemetry::Datum;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Device, DeviceKind, Hashes, RegistryError, Role, User};
@@ -23,6 +24,15 @@ CREATE TABLE IF NOT EXISTS account (
     ha1_sha256 TEXT NOT NULL
 ) STRICT;";
 
+/// Columns that came later; a registry of before gets them with their defaults.
+const LATER: [(&str, &str); 4] = [
+    ("agency", "TEXT"),
+    ("person", "TEXT"),
+    ("datum", "TEXT NOT NULL DEFAULT 'wgs84'"),
+    // Of a device: seen with the grant only. Of a user: the grant.
+    ("restricted", "INTEGER NOT NULL DEFAULT 0"),
+];
+
 impl Store {
     pub fn open(path: &Path) -> Result<Self, RegistryError> {
         let db = Connection::open(path)?;
@@ -32,6 +42,7 @@ impl Store {
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
         db.execute_batch(SCHEMA)?;
+        complete(&db)?;
         let mut me = Self { db, version: 0 };
         me.version = me.data_version();
         Ok(me)
@@ -49,37 +60,54 @@ impl Store {
         std::mem::replace(&mut self.version, version) != version
     }
 
-    fn insert(
-        &mut self,
-        name: &str,
-        is_user: bool,
-        kind: &str,
-        unit: Option<&str>,
-        hashes: &Hashes,
-    ) -> Result<(), RegistryError> {
+    fn insert(&mut self, row: &Row<'_>, hashes: &Hashes) -> Result<(), RegistryError> {
         let tx = self.db.transaction()?;
         let taken: Option<i64> = tx
-            .query_row("SELECT 1 FROM account WHERE name = ?1", [name], |r| {
+            .query_row("SELECT 1 FROM account WHERE name = ?1", [row.name], |r| {
                 r.get(0)
             })
             .optional()?;
         if taken.is_some() {
-            return Err(RegistryError::Exists(name.to_owned()));
+            return Err(RegistryError::Exists(row.name.to_owned()));
         }
         tx.execute(
-            "INSERT INTO account (name, is_user, kind, unit, sha256, ha1_md5, ha1_sha256) VALUES (?1,?2,?3,?4,?5,?6,?7)",
-            params![name, is_user, kind, unit, hashes.sha256, hashes.ha1_md5, hashes.ha1_sha256],
+            "INSERT INTO account (name, is_user, kind, unit, sha256, ha1_md5, ha1_sha256, agency, person, datum, restricted)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)",
+            params![
+                row.name, row.is_user, row.kind, row.unit, hashes.sha256, hashes.ha1_md5, hashes.ha1_sha256,
+                row.agency, row.person, row.datum.name(), row.restricted
+            ],
         )?;
         tx.commit()?;
         Ok(())
     }
 
     pub fn add_device(&mut self, d: &Device, hashes: &Hashes) -> Result<(), RegistryError> {
-        self.insert(&d.id, false, d.kind.name(), d.unit.as_deref(), hashes)
+        let row = Row {
+            name: &d.id,
+            is_user: false,
+            kind: d.kind.name(),
+            unit: d.unit.as_deref(),
+            agency: d.agency.as_deref(),
+            person: d.person.as_deref(),
+            datum: d.datum,
+            restricted: d.restricted,
+        };
+        self.insert(&row, hashes)
     }
 
     pub fn add_user(&mut self, u: &User, hashes: &Hashes) -> Result<(), RegistryError> {
-        self.insert(&u.name, true, u.role.name(), None, hashes)
+        let row = Row {
+            name: &u.name,
+            is_user: true,
+            kind: u.role.name(),
+            unit: None,
+            agency: None,
+            person: None,
+            datum: Datum::Wgs84,
+            restricted: u.sees_restricted,
+        };
+        self.insert(&row, hashes)
     }
 
     fn delete(&mut self, name: &str, is_user: bool) -> Result<(), RegistryError> {
@@ -110,7 +138,8 @@ impl Store {
         let mut devices = Vec::new();
         let mut users = Vec::new();
         let mut rows = self.db.prepare_cached(
-            "SELECT name, is_user, kind, unit, sha256, ha1_md5, ha1_sha256 FROM account",
+            "SELECT name, is_user, kind, unit, sha256, ha1_md5, ha1_sha256, agency, person, datum, restricted
+             FROM account",
         )?;
         let mut rows = rows.query([])?;
         while let Some(r) = rows.next()? {
@@ -125,7 +154,13 @@ impl Store {
                 match Role::parse(&kind) {
                     Some(role) => {
                         let issue = hashes.issue();
-                        users.push((User { name, role, issue }, hashes));
+                        let user = User {
+                            name,
+                            role,
+                            sees_restricted: r.get(10)?,
+                            issue,
+                        };
+                        users.push((user, hashes));
                     }
                     None => tracing::warn!(
                         user = name,
@@ -140,6 +175,10 @@ impl Store {
                             id: name,
                             kind,
                             unit: r.get(3)?,
+                            agency: r.get(7)?,
+                            person: r.get(8)?,
+                            datum: datum(&r.get::<_, String>(9)?),
+                            restricted: r.get(10)?,
                             issue: hashes.issue(),
                         },
                         hashes,
@@ -154,6 +193,42 @@ impl Store {
         }
         Ok((devices, users))
     }
+}
+
+/// One account as the table has it.
+struct Row<'a> {
+    name: &'a str,
+    is_user: bool,
+    kind: &'a str,
+    unit: Option<&'a str>,
+    agency: Option<&'a str>,
+    person: Option<&'a str>,
+    datum: Datum,
+    restricted: bool,
+}
+
+/// Only this program writes it, so anything else is WGS-84 of a newer version's making.
+fn datum(name: &str) -> Datum {
+    Datum::parse(name).unwrap_or_default()
+}
+
+/// Adds the columns of [`LATER`] that the table lacks; two processes may do it at once.
+fn complete(db: &Connection) -> Result<(), RegistryError> {
+    let lock = db.unchecked_transaction()?;
+    for (column, definition) in LATER {
+        let known: i64 = db.query_row(
+            "SELECT count(*) FROM pragma_table_info('account') WHERE name = ?1",
+            [column],
+            |r| r.get(0),
+        )?;
+        if known == 0 {
+            db.execute_batch(&format!(
+                "ALTER TABLE account ADD COLUMN {column} {definition}"
+            ))?;
+        }
+    }
+    lock.commit()?;
+    Ok(())
 }
 
 /// Made by root on the command line, read by the service: the file goes to whoever owns the state directory. SQLite

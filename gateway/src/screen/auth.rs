@@ -37,11 +37,7 @@ impl Account {
     #[cfg(test)]
     pub fn sample(name: &str) -> Self {
         Self {
-            user: User {
-                name: name.to_owned(),
-                role: Role::Operator,
-                issue: crate::registry::Issue::default(),
-            },
+            user: User::new(name, Role::Operator),
             fingerprint: String::new(),
         }
     }

@@ -283,11 +283,7 @@ mod tests {
     use crate::registry;
 
     fn user(name: &str) -> Principal {
-        Principal::User(registry::User {
-            name: name.to_owned(),
-            role: registry::Role::Operator,
-            issue: registry::Issue::default(),
-        })
+        Principal::User(registry::User::new(name, registry::Role::Operator))
     }
 
     fn entry(id: &str, owner: &str) -> Entry {

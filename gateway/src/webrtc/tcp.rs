@@ -259,11 +259,7 @@ mod tests {
         let inbox = Arc::<Inbox>::default();
         let entry = Entry {
             id: "id".into(),
-            owner: Principal::User(registry::User {
-                name: "anna".to_owned(),
-                role: registry::Role::Operator,
-                issue: registry::Issue::default(),
-            }),
+            owner: Principal::User(registry::User::new("anna", registry::Role::Operator)),
             role: Role::Play,
             remote_ufrag: "them".to_owned(),
             inbox: inbox.clone(),

@@ -19,11 +19,7 @@ async fn connected(now: Instant) -> (Transport, UdpSocket, Secure) {
     let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let entry = Entry {
         id: "id".into(),
-        owner: Principal::User(registry::User {
-            name: "anna".to_owned(),
-            role: registry::Role::Operator,
-            issue: registry::Issue::default(),
-        }),
+        owner: Principal::User(registry::User::new("anna", registry::Role::Operator)),
         role: Role::Play,
         remote_ufrag: "them".to_owned(),
         inbox: Arc::default(),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use kerbside_codecs::telemetry::may_publish;
 use tokio::sync::{oneshot, watch};
 
 use super::connect::{self, Connect, Will};
@@ -98,7 +97,7 @@ pub(super) async fn admit(
         connect.client_id.as_str().into()
     };
     if let Some(will) = &connect.will
-        && !may_publish(device.as_str(), &[], &will.topic)
+        && !shared.codecs.may_publish(device.as_str(), &[], &will.topic)
     {
         return Err(refusal(v, 5, 0x87, End::NotAuthorized));
     }
@@ -153,7 +152,13 @@ pub(super) async fn admit(
         receive_max: connect.receive_max,
         packet_bytes_max: connect.packet_bytes_max,
     };
-    let mut session = Session::new(device.clone(), takes, shared.limits.receive_max, kept);
+    let mut session = Session::new(
+        device.clone(),
+        Arc::clone(&shared.codecs),
+        takes,
+        shared.limits.receive_max,
+        kept,
+    );
     write::connack(&mut session.out, v, &offer);
     session.send_again();
     Ok(Admitted {

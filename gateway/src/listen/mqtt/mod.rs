@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use kerbside_codecs::telemetry::Codecs;
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGaugeVec};
 use tokio::net::{TcpListener, TcpStream};
@@ -68,6 +69,7 @@ pub struct Shared {
     registry: Registry,
     guard: Arc<Guard>,
     fleet: Fleet,
+    codecs: Arc<Codecs>,
     limits: config::Mqtt,
     sessions: Sessions,
     arriving: Places,
@@ -80,12 +82,14 @@ impl Shared {
         registry: Registry,
         guard: Arc<Guard>,
         fleet: Fleet,
+        codecs: Arc<Codecs>,
         limits: config::Mqtt,
     ) -> Arc<Self> {
         Arc::new(Self {
             registry,
             guard,
             fleet,
+            codecs,
             limits,
             sessions: Sessions::default(),
             arriving: Places::new("arriving"),

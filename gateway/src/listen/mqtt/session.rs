@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use kerbside_codecs::telemetry::may_subscribe;
+use kerbside_codecs::telemetry::Codecs;
 
 use super::connect::Will;
 use super::down::{Delivery, Down, Takes};
@@ -34,6 +34,7 @@ pub(super) struct Kept {
 
 pub(super) struct Session {
     device: DeviceId,
+    codecs: Arc<Codecs>,
     takes: Takes,
     up: Up,
     down: Down,
@@ -45,10 +46,17 @@ pub(super) struct Session {
 
 impl Session {
     /// A session on a new connection; `kept` is what it remembers of the former one.
-    pub fn new(device: DeviceId, takes: Takes, receive_max: u16, kept: Option<Kept>) -> Self {
+    pub fn new(
+        device: DeviceId,
+        codecs: Arc<Codecs>,
+        takes: Takes,
+        receive_max: u16,
+        kept: Option<Kept>,
+    ) -> Self {
         let (down, received) = kept.map(|k| (k.down, k.received)).unwrap_or_default();
         Self {
             device,
+            codecs,
             takes,
             up: Up::new(takes.version, receive_max, received),
             down,
@@ -138,7 +146,7 @@ impl Session {
     fn subscribe(&mut self, w: Wanted) -> u8 {
         if w.filter.starts_with("$share/") {
             reason::SHARED_NOT_SUPPORTED
-        } else if may_subscribe(self.device.as_str(), &w.filter) {
+        } else if self.codecs.may_subscribe(self.device.as_str(), &w.filter) {
             self.down.subscribe(w.filter, w.qos)
         } else {
             reason::NOT_AUTHORIZED
@@ -212,7 +220,13 @@ mod tests {
             receive_max: 20,
             packet_bytes_max: u32::MAX,
         };
-        Session::new(DeviceId::parse("bc-01").unwrap(), takes, 20, None)
+        Session::new(
+            DeviceId::parse("bc-01").unwrap(),
+            Arc::default(),
+            takes,
+            20,
+            None,
+        )
     }
 
     fn publish(topic: &str, alias: Option<u16>) -> Packet {

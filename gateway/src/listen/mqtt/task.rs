@@ -13,7 +13,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use kerbside_codecs::telemetry::may_publish;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -231,7 +230,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             && let Some(up) = a.session.poll_uplink()
         {
             // Only now: an earlier message may have announced the aircraft this one speaks for.
-            if !may_publish(a.device.as_str(), &a.topology.borrow(), &up.topic) {
+            if !self
+                .shared
+                .codecs
+                .may_publish(a.device.as_str(), &a.topology.borrow(), &up.topic)
+            {
                 up.shed("not_authorized");
                 a.session.handle_outcome(Outcome::Unauthorized)?;
                 continue;

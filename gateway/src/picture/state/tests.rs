@@ -74,10 +74,8 @@ impl Scene {
 
 fn registered() -> registry::Device {
     registry::Device {
-        id: "bc-01".into(),
-        kind: DeviceKind::Bodycam,
         unit: Some("patrol-1".into()),
-        issue: registry::Issue::default(),
+        ..registry::Device::new("bc-01", DeviceKind::Bodycam)
     }
 }
 
@@ -99,7 +97,7 @@ impl Scene {
     fn said(&self, report: Report) -> Fact {
         Fact::Report {
             report,
-            registered: Some(registered()),
+            registered: Some(registered().into()),
             arrived: self.now,
         }
     }

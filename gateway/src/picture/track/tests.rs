@@ -3,15 +3,7 @@ use serde_json::json;
 use super::*;
 
 pub fn fix(lat: f64, lon: f64) -> Fix {
-    Fix {
-        lat,
-        lon,
-        alt_m: None,
-        accuracy_m: None,
-        speed_mps: None,
-        heading_deg: None,
-        source_datum: Default::default(),
-    }
+    Fix::at(lat, lon, Default::default())
 }
 
 /// Zone "beat" of unit patrol-1: 37.0..37.01 N, 112.0..112.01 E, which is also cell "c1".

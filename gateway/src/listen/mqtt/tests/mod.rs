@@ -56,7 +56,13 @@ async fn yard_on(
     let registry = Registry::open(dir.path()).unwrap();
     let password = registry.add_device("d", DeviceKind::Bodycam, None).unwrap();
     let (fleet, desk) = testing::fleet(registry.clone());
-    let shared = Shared::new(registry.clone(), Arc::default(), fleet.clone(), limits);
+    let shared = Shared::new(
+        registry.clone(),
+        Arc::default(),
+        fleet.clone(),
+        Arc::default(),
+        limits,
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (stop, shutdown) = watch::channel(false);
