@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, Tls};
 use crate::device::Fleet;
+use crate::ids::DeviceId;
 use crate::listen::{mqtt, pull, rtsp};
 use crate::outbox::Outbox;
 use crate::picture::{Grid, Picture, Rules};
@@ -71,7 +72,9 @@ async fn serve(
     })?;
     let rules = Rules::compile(&config.rules).map_err(|e| anyhow::anyhow!("rules.toml: {e:?}"))?;
     let recent = outbox.recent(200, None).await?;
-    let picture = Picture::start(grid, rules, outbox.clone(), recent);
+    let restricted = registry.devices().into_iter().filter(|d| d.restricted);
+    let restricted = restricted.filter_map(|d| DeviceId::parse(&d.id).ok());
+    let picture = Picture::start(grid, rules, outbox.clone(), recent, restricted);
     let codecs = Arc::new(Codecs::default());
     let fleet = Fleet::start(registry.clone(), picture.clone(), codecs.clone());
     let ready = Arc::new(Ready::default());

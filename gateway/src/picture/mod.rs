@@ -19,9 +19,9 @@ use std::sync::Arc;
 use actix::{Actor, Addr};
 use kerbside_codecs::telemetry::{Fault, Report};
 
+pub use feed::{Audience, Feed, FeedReader, Filter, Wanted};
 #[cfg(test)]
 pub(crate) use feed::{Body, Change, Key};
-pub use feed::{Feed, FeedReader};
 pub use grid::{Grid, GridFault};
 pub use rules::{RuleFault, Rules};
 
@@ -100,14 +100,16 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Starts the actor; call inside the actix system. `recent`: the newest events of the outbox.
+    /// Starts the actor; call inside the actix system. `recent`: the newest events of the outbox; `restricted`: devices
+    /// of which nothing is shown without the grant.
     pub fn start(
         grid: Grid,
         rules: Rules,
         outbox: Outbox,
         recent: Vec<(Event, Vec<Delivery>)>,
+        restricted: impl IntoIterator<Item = DeviceId>,
     ) -> Self {
-        let feed = Arc::new(Feed::default());
+        let feed = Feed::start(restricted);
         let (state, fx) = State::new(grid, rules, recent);
         feed.publish(fx.changes);
         let addr = PictureActor::new(state, feed.clone(), outbox).start();

@@ -3,7 +3,7 @@
 use kerbside_codecs::telemetry::{Datum, Fault};
 use serde::{Serialize, Serializer};
 
-use super::feed::{Body, Change, Key};
+use super::feed::{Body, Change, Key, Tags};
 use super::grid::Grid;
 use super::track::Known;
 use crate::event::{Delivery, Event};
@@ -16,6 +16,7 @@ pub struct DeviceView<'a> {
     pub id: &'a DeviceId,
     pub kind: &'a str,
     pub unit: Option<&'a str>,
+    pub agency: Option<&'a str>,
     pub model: Option<&'a str>,
     pub mode: Option<&'a str>,
     pub state: &'static str,
@@ -27,6 +28,9 @@ pub struct DeviceView<'a> {
     pub sos: bool,
     #[serde(serialize_with = "as_map")]
     pub faults: &'a [(Fault, u32)],
+    /// What it is chosen by; not shown itself.
+    #[serde(skip)]
+    pub tags: Tags,
 }
 
 /// Field names as in the contract.
@@ -77,6 +81,8 @@ impl DeviceView<'_> {
             key: Key::Device(self.id.clone()),
             body: Body::new(json(self), position.map(|p| p.arrived_ms)),
             moved_to: position.filter(|_| moved).map(|p| [p.lon, p.lat]),
+            tags: self.tags.clone(),
+            of: None,
         }
     }
 }
@@ -119,6 +125,8 @@ pub fn stream_change(s: &StreamStatus) -> Change {
             None,
         ),
         moved_to: None,
+        tags: Tags::default(),
+        of: Some(s.stream.device.clone()),
     }
 }
 
@@ -134,6 +142,8 @@ pub fn event_change(event: &Event, deliveries: &[Delivery]) -> Change {
         key: Key::Event(event.id),
         body: Body::new(json(&EventView { event, deliveries }), None),
         moved_to: None,
+        tags: Tags::default(),
+        of: Some(event.device.clone()),
     }
 }
 

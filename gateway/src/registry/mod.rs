@@ -268,6 +268,18 @@ impl Registry {
         }
     }
 
+    /// May this user know of that device: is it not restricted, or has the user the grant?
+    pub fn may_see(&self, user: &User, device: &str) -> bool {
+        let restricted = |(d, _): &(Device, Hashes)| d.restricted;
+        user.sees_restricted
+            || !self
+                .accounts
+                .read()
+                .devices
+                .get(device)
+                .is_some_and(restricted)
+    }
+
     /// Changes whenever accounts changed; compare it before asking for all of them.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
