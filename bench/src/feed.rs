@@ -72,10 +72,10 @@ pub async fn run(kerbside: &Path, plan: Plan) -> anyhow::Result<Outcome> {
     let mut counted = Vec::new();
     let mut stalled = Vec::new();
     for i in 0..plan.screens {
-        let mut screen = Screen::open(&token).await?;
+        let mut screen = Screen::open(&token, "").await?;
         if i < plan.stalled {
-            screen.message().await?;
-            stalled.push(screen);
+            let at = place(screen.message().await?);
+            stalled.push((screen, at));
         } else if timed.len() < TIMED {
             let measuring = Arc::clone(&measuring);
             timed.push(tokio::spawn(screen.time(measuring)));
@@ -124,7 +124,11 @@ pub async fn run(kerbside: &Path, plan: Plan) -> anyhow::Result<Outcome> {
         held.push(device);
     }
     let caught_up = match stalled.pop() {
-        Some(screen) => Some(screen.catch_up(plan.devices, &mut held).await?),
+        Some((screen, at)) => Some(
+            screen
+                .catch_up(&token, &at, plan.devices, &mut held)
+                .await?,
+        ),
         None => None,
     };
     drop(held);
@@ -160,10 +164,11 @@ struct Screen {
 }
 
 impl Screen {
-    async fn open(token: &str) -> anyhow::Result<Self> {
+    /// `since`: empty, or `?since=` and the place of the last message.
+    async fn open(token: &str, since: &str) -> anyhow::Result<Self> {
         let mut tcp = TcpStream::connect(HTTP).await?;
         let ask = format!(
-            "GET /api/v1/feed HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET /api/v1/feed{since} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
         );
         tcp.write_all(ask.as_bytes()).await?;
@@ -234,8 +239,11 @@ impl Screen {
     }
 
     /// Reads again after the stall, until the newest fix of every device is there: all devices send once more for it.
+    /// A screen that was let go in the meantime comes back where it was.
     async fn catch_up(
         mut self,
+        token: &str,
+        at: &str,
         devices: usize,
         held: &mut [Device],
     ) -> anyhow::Result<(Duration, usize)> {
@@ -247,14 +255,32 @@ impl Screen {
         let mut newest = 0;
         let mut messages = 0;
         while newest < devices {
-            let text = tokio::time::timeout(Duration::from_secs(10), self.message())
-                .await
-                .context("the stalled screen did not catch up")??;
+            let limit = Duration::from_secs(10);
+            let read = tokio::time::timeout(limit, self.message()).await;
+            let text = match read.context("the stalled screen did not catch up")? {
+                Ok(text) => text,
+                Err(_) => {
+                    self = Self::open(token, &format!("?since={at}")).await?;
+                    newest = 0;
+                    continue;
+                }
+            };
             messages += 1;
             each_mark(text, |sent| newest += usize::from(sent >= last));
         }
         Ok((began.elapsed(), messages))
     }
+}
+
+/// `EPOCH-SEQ` of a message.
+fn place(text: &[u8]) -> String {
+    let head = String::from_utf8_lossy(&text[..text.len().min(120)]);
+    let after = |key: &str| {
+        let rest = head.split_once(key).map(|(_, r)| r).unwrap_or_default();
+        let end = rest.find(['"', ',']).unwrap_or(0);
+        rest[..end].to_owned()
+    };
+    format!("{}-{}", after("\"epoch\":\""), after("\"seq\":"))
 }
 
 /// Each time of sending in a message.

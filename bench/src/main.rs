@@ -108,8 +108,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
             };
             for r in mqtt::run(&args.kerbside, load).await? {
                 println!(
-                    "| {} | {} messages | {:.1} µs CPU per message |",
-                    r.name, r.messages, r.us_per_message
+                    "| {} | {} messages | {:.1} µs CPU per message, {:.1} of them user |",
+                    r.name, r.messages, r.us_per_message, r.user_us
                 );
             }
         }

@@ -36,14 +36,14 @@ impl Load {
         target: &Target,
         logins: &[(String, Option<String>)],
         servers: &[&Server],
-    ) -> anyhow::Result<(u64, Vec<Duration>)> {
+    ) -> anyhow::Result<(u64, Vec<[Duration; 2]>)> {
         let mut devices = Vec::new();
         for (id, password) in logins {
             devices.push(Device::connect(target, id, password.as_deref()).await?);
         }
         let cpu = |s: &[&Server]| {
             s.iter()
-                .map(|s| s.cpu())
+                .map(|s| s.process().times())
                 .collect::<anyhow::Result<Vec<_>>>()
         };
         let before = cpu(servers)?;
@@ -72,7 +72,10 @@ impl Load {
             sent += t.await??;
         }
         let after = cpu(servers)?;
-        let spent = after.iter().zip(&before).map(|(a, b)| *a - *b);
+        let spent = after
+            .iter()
+            .zip(&before)
+            .map(|(a, b)| [a[0] - b[0], a[1] - b[1]]);
         Ok((sent, spent.collect()))
     }
 }
@@ -80,7 +83,10 @@ impl Load {
 pub struct MqttRow {
     pub name: &'static str,
     pub messages: u64,
+    /// User and system.
     pub us_per_message: f64,
+    /// User alone.
+    pub user_us: f64,
 }
 
 pub async fn run(kerbside: &Path, load: Load) -> anyhow::Result<Vec<MqttRow>> {
@@ -88,11 +94,13 @@ pub async fn run(kerbside: &Path, load: Load) -> anyhow::Result<Vec<MqttRow>> {
         .map(|i| format!("dev-{i:05}"))
         .collect();
     let mut rows = Vec::new();
-    let mut add = |name, messages: u64, cpu: Duration| {
+    let mut add = |name, messages: u64, [user, system]: [Duration; 2]| {
+        let us = |d: Duration| d.as_secs_f64() * 1e6 / messages.max(1) as f64;
         rows.push(MqttRow {
             name,
             messages,
-            us_per_message: cpu.as_secs_f64() * 1e6 / messages.max(1) as f64,
+            us_per_message: us(user + system),
+            user_us: us(user),
         });
     };
     {
@@ -134,7 +142,8 @@ pub async fn run(kerbside: &Path, load: Load) -> anyhow::Result<Vec<MqttRow>> {
     let target = load.target(MOSQUITTO, MOSQUITTO)?;
     let (messages, cpu) = load.run(&target, &logins, &[&mosquitto, &consumer]).await?;
     add("mosquitto alone", messages, cpu[0]);
-    add("mosquitto + mosquitto_sub", messages, cpu[0] + cpu[1]);
+    let both = [cpu[0][0] + cpu[1][0], cpu[0][1] + cpu[1][1]];
+    add("mosquitto + mosquitto_sub", messages, both);
     Ok(rows)
 }
 

@@ -68,12 +68,18 @@ impl Process {
 
     /// User and system time used so far, in steps of 10 ms.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let [user, system] = self.times()?;
+        Ok(user + system)
+    }
+
+    /// User time and system time, one by one.
+    pub fn times(&self) -> anyhow::Result<[Duration; 2]> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
             .with_context(|| format!("process {} is gone", self.pid))?;
         let after = stat.rsplit_once(')').context("unexpected /proc stat")?.1;
         let fields: Vec<&str> = after.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(Duration::from_millis(ticks * 10))
+        let ticks = |i: usize| anyhow::Ok(Duration::from_millis(fields[i].parse::<u64>()? * 10));
+        Ok([ticks(11)?, ticks(12)?])
     }
 
     pub fn memory(&self) -> anyhow::Result<Memory> {
