@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use actix::{Actor, Context, Handler, Message, MessageResult, ResponseFuture};
-use kerbside_codecs::telemetry::{Decoded, Fault, Speaker, SubDevice};
+use kerbside_codecs::telemetry::{Decoded, Fault, Report, Speaker, SubDevice};
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
@@ -92,6 +92,20 @@ impl DeviceActor {
             wiring,
             topology,
         }
+    }
+
+    fn decode(&self, up: &Uplink) -> Decoded {
+        let topology = self.topology.borrow();
+        let speaker = Speaker {
+            device: self.id.as_str(),
+            datum: self.state.device.datum,
+            aircraft: match (&**topology, self.state.device.kind) {
+                (_, DeviceKind::Drone) => Some(self.id.as_str()),
+                ([one], _) => Some(one),
+                _ => None,
+            },
+        };
+        (self.wiring.decode)(speaker, &up.topic, &up.payload, up.arrived.unix_ms)
     }
 
     /// Sets whom this device speaks for. A device that is registered itself is only believed to hang on another one
@@ -183,11 +197,7 @@ impl Handler<Hear> for DeviceActor {
     type Result = ResponseFuture<Result<(), Refused>>;
 
     fn handle(&mut self, Hear { session, up }: Hear, _: &mut Self::Context) -> Self::Result {
-        let speaker = Speaker {
-            device: self.id.as_str(),
-            datum: self.state.device.datum,
-        };
-        let mut decoded = (self.wiring.decode)(speaker, &up.topic, &up.payload, up.arrived.unix_ms);
+        let mut decoded = self.decode(&up);
         count(&decoded.faults);
         for r in &decoded.reports {
             count(&r.faults);
@@ -199,15 +209,23 @@ impl Handler<Hear> for DeviceActor {
             .sum::<usize>();
         self.state.heard(up.arrived, decoded.faults.len() + parts);
         if let Some(subs) = &decoded.topology {
+            let before = self.topology.borrow().clone();
             self.announce(subs);
             // Nor may it introduce whom it may not speak for.
             let allowed = self.topology.borrow().clone();
             decoded
                 .reports
                 .retain(|r| r.device == self.id.as_str() || allowed.contains(&r.device));
+            let gone = before.iter().filter(|sn| !allowed.contains(sn));
+            decoded.reports.extend(gone.map(|sn| Report {
+                device: sn.clone(),
+                online: Some(false),
+                ..Report::default()
+            }));
         }
         let useful = !decoded.reports.is_empty()
             || !decoded.replies.is_empty()
+            || !decoded.answers.is_empty()
             || decoded.topology.is_some()
             || decoded.faults.is_empty();
         let facts = self.facts(&mut decoded, up.arrived);
