@@ -72,7 +72,7 @@ async fn serve(
     let rules = Rules::compile(&config.rules).map_err(|e| anyhow::anyhow!("rules.toml: {e:?}"))?;
     let recent = outbox.recent(200, None).await?;
     let picture = Picture::start(grid, rules, outbox.clone(), recent);
-    let codecs = Arc::new(Codecs::default());
+    let codecs = Arc::new(Codecs::new(config.formats.clone()));
     let fleet = Fleet::start(registry.clone(), picture.clone(), codecs.clone());
     let ready = Arc::new(Ready::default());
 

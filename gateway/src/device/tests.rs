@@ -173,6 +173,49 @@ async fn a_dock_speaks_for_aircraft_but_not_for_others() {
 }
 
 #[actix::test]
+async fn the_fast_channel_is_the_aircrafts_until_it_leaves() {
+    let mut y = yard();
+    let dock = y.add("dock-1", DeviceKind::Dock, None);
+    let dev = id(&dock);
+    let topology = |subs: &str| {
+        let topo = format!(r#"{{"method":"update_topo","data":{{"sub_devices":[{subs}]}}}}"#);
+        say("sys/product/dock-1/status", &topo)
+    };
+    let ups = [
+        topology(r#"{"sn":"uav-1","domain":0,"type":67}"#),
+        say(
+            "thing/product/dock-1/drc/up",
+            r#"{"method":"osd_info_push","data":{"latitude":37.69,"longitude":112.75}}"#,
+        ),
+        topology(""),
+    ];
+    let fleet = y.fleet.clone();
+    drop(actix_rt::spawn(async move {
+        let (session, _) = open(&fleet, &dock).await;
+        for up in ups {
+            fleet.message(&dev, session, up).await.unwrap();
+        }
+    }));
+    let mut heard = Vec::new();
+    while heard.len() < 5 {
+        let (report, owned) = y.desk.report().await;
+        owned.send(true).unwrap();
+        heard.push((report.device, report.online, report.fix.is_some()));
+    }
+    let of = |d: &str, online, has_fix| (d.to_owned(), online, has_fix);
+    assert_eq!(
+        heard,
+        [
+            of("dock-1", None, false),
+            of("uav-1", Some(true), false),
+            of("uav-1", None, true),
+            of("dock-1", None, false),
+            of("uav-1", Some(false), false),
+        ]
+    );
+}
+
+#[actix::test]
 async fn a_revoked_device_has_no_actor_left() {
     let y = yard();
     let d = y.add("a", DeviceKind::Bodycam, None);
