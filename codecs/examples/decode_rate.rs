@@ -49,7 +49,11 @@ const MESSAGES: [(&str, &str, &str); 8] = [
         "acme/a/pos",
         r#"{"gps":{"lat":37.6901,"lon":112.7502,"valid":"A"},"spd":36,"dir":90,"bat":0.5,"t":1795219200}"#,
     ),
-    ("bytes that are no JSON", "kerbside/v1/a/report", "{\"time_ms\":17952192\u{7f}"),
+    (
+        "bytes that are no JSON",
+        "kerbside/v1/a/report",
+        "{\"time_ms\":17952192\u{7f}",
+    ),
 ];
 
 fn main() {
