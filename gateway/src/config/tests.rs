@@ -545,6 +545,7 @@ fn the_shipped_configurations_load() {
         let c = load(&shipped(name)).unwrap_or_else(|f| panic!("{name}: {f:?}"));
         assert_eq!(c.rules.len(), 4);
         assert!(c.grid.is_some());
+        assert_eq!(c.formats.is_empty(), name.is_empty());
     }
 }
 
@@ -567,6 +568,7 @@ fn the_shown_defaults_are_the_defaults() {
     let shown = dir(&[
         ("gateway.toml", &example("gateway.toml")),
         ("devices.toml", &example("devices.toml")),
+        ("formats.toml", &example("formats.toml")),
         ("rules.toml", &example("rules.toml")),
         ("platforms.toml", &example("platforms.toml")),
         ("tls/cert.pem", "x"),
@@ -592,6 +594,8 @@ fn the_shown_defaults_are_the_defaults() {
         ),
     ]);
     let (shown, bare) = (load(shown.path()).unwrap(), load(bare.path()).unwrap());
+    let names: Vec<_> = shown.formats.iter().map(|f| &f.name).collect();
+    assert_eq!(names, ["acme"]);
     let same = |c: &Config| {
         let (p, k) = (&c.platforms[0], &c.cameras[0]);
         format!(

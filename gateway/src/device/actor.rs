@@ -223,6 +223,12 @@ impl Handler<Hear> for DeviceActor {
                 ..Report::default()
             }));
         }
+        // Its sessions say whether it is there: the last will of the one before is of no weight.
+        if self.state.is_online() {
+            let own = decoded.reports.iter_mut();
+            own.filter(|r| r.device == self.id.as_str())
+                .for_each(|r| r.online = None);
+        }
         let useful = !decoded.reports.is_empty()
             || !decoded.replies.is_empty()
             || !decoded.answers.is_empty()

@@ -216,6 +216,25 @@ async fn the_fast_channel_is_the_aircrafts_until_it_leaves() {
 }
 
 #[actix::test]
+async fn a_last_will_counts_when_no_session_is_left() {
+    let mut y = yard();
+    let d = y.add("a", DeviceKind::Bodycam, None);
+    let will = || say("kerbside/v1/a/online", r#"{"online":false}"#);
+    let (fleet, dev) = (y.fleet.clone(), id(&d));
+    drop(actix_rt::spawn(async move {
+        let (session, _) = open(&fleet, &d).await;
+        fleet.message(&dev, session, will()).await.unwrap();
+        fleet.close(&dev, session).await;
+        fleet.message(&dev, session, will()).await.unwrap();
+    }));
+    for expected in [None, Some(false)] {
+        let (report, owned) = y.desk.report().await;
+        owned.send(true).unwrap();
+        assert_eq!(report.online, expected);
+    }
+}
+
+#[actix::test]
 async fn a_revoked_device_has_no_actor_left() {
     let y = yard();
     let d = y.add("a", DeviceKind::Bodycam, None);

@@ -26,6 +26,8 @@ pub struct Setup {
     pub rules: String,
     /// Text of `grid.geojson`.
     pub grid: Option<String>,
+    /// Text of `formats.toml`.
+    pub formats: Option<String>,
     /// Further text of `gateway.toml`, after `[listen]`.
     pub more: String,
     /// Open the TLS ports too; with `[tls]` in `more`, or with the gateway's own certificate.
@@ -176,6 +178,9 @@ impl Gateway {
         write("platforms.toml", &platforms);
         if let Some(grid) = &setup.grid {
             write("grid.geojson", grid);
+        }
+        if let Some(formats) = &setup.formats {
+            write("formats.toml", formats);
         }
         Gateway {
             dir,
