@@ -224,6 +224,10 @@ mod tests {
             ("sys/product/bc-01/status", true),
             ("thing/product/bc-01/status", true),
             ("sys/product/bc-01/osd", false),
+            ("thing/product/bc-01/drc/up", true),
+            ("thing/product/bc-01/drc/down", false),
+            ("kerbside/v1/bc-01/ack", true),
+            ("kerbside/v1/bc-02/online", false),
             ("", false),
             ("$SYS/x", false),
         ] {
@@ -256,6 +260,7 @@ mod tests {
             ("thing/product/bc-01/requests_reply", true),
             ("thing/product/bc-01/property/set", true),
             ("sys/product/bc-01/status_reply", true),
+            ("thing/product/bc-01/drc/down", true),
             ("thing/product/bc-01/#", false),
             ("thing/product/+/services", false),
             ("thing/product/bc-01/osd", false),
@@ -290,15 +295,20 @@ mod tests {
         assert!(d.reports[0].fix.is_some());
     }
 
-    const TOPICS: [&str; 8] = [
+    const TOPICS: [&str; 13] = [
         "kerbside/v1/a/report",
         "kerbside/v1/a/sos",
+        "kerbside/v1/a/ack",
+        "kerbside/v1/a/online",
+        "owntracks/a/phone",
         "thing/product/a/osd",
         "thing/product/a/state",
         "thing/product/a/events",
         "thing/product/a/requests",
         "sys/product/a/status",
         "thing/product/a/services_reply",
+        "thing/product/a/property/set_reply",
+        "thing/product/a/drc/up",
     ];
 
     fn check(topic: &str, payload: &[u8]) {
@@ -369,6 +379,18 @@ mod tests {
             "tid",
             "bid",
             "mode_code",
+            "sight",
+            "corners",
+            "target",
+            "alarms",
+            "properties",
+            "_type",
+            "52-0-0",
+            "gimbal_pitch",
+            "gimbal_yaw",
+            "live_capacity",
+            "list",
+            "result",
         ]);
         leaf.prop_recursive(4, 64, 12, move |inner| {
             prop_oneof![

@@ -72,6 +72,10 @@ async fn serve(
     let rules = Rules::compile(&config.rules).map_err(|e| anyhow::anyhow!("rules.toml: {e:?}"))?;
     let recent = outbox.recent(200, None).await?;
     let picture = Picture::start(grid, rules, outbox.clone(), recent);
+    let formats: Vec<&str> = config.formats.iter().map(|f| &*f.name).collect();
+    if !formats.is_empty() {
+        tracing::info!(?formats, "formats of vendors");
+    }
     let codecs = Arc::new(Codecs::new(config.formats.clone()));
     let fleet = Fleet::start(registry.clone(), picture.clone(), codecs.clone());
     let ready = Arc::new(Ready::default());

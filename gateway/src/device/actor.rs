@@ -179,6 +179,15 @@ impl Actor for DeviceActor {
     }
 }
 
+/// An aircraft that went with its dock, or left it.
+fn absent(sn: &str) -> Report {
+    Report {
+        device: sn.to_owned(),
+        online: Some(false),
+        ..Report::default()
+    }
+}
+
 fn count(faults: &[Fault]) {
     for f in faults {
         FAULTS.with_label_values(&[f.name()]).inc();
@@ -217,17 +226,16 @@ impl Handler<Hear> for DeviceActor {
                 .reports
                 .retain(|r| r.device == self.id.as_str() || allowed.contains(&r.device));
             let gone = before.iter().filter(|sn| !allowed.contains(sn));
-            decoded.reports.extend(gone.map(|sn| Report {
-                device: sn.clone(),
-                online: Some(false),
-                ..Report::default()
-            }));
+            decoded.reports.extend(gone.map(|sn| absent(sn)));
         }
-        // Its sessions say whether it is there: the last will of the one before is of no weight.
-        if self.state.is_online() {
-            let own = decoded.reports.iter_mut();
-            own.filter(|r| r.device == self.id.as_str())
-                .for_each(|r| r.online = None);
+        for r in &mut decoded.reports {
+            if r.device != self.id.as_str() {
+                // Of whom it speaks, is there.
+                r.online.get_or_insert(true);
+            } else if self.state.is_online() {
+                // Its sessions say whether it is there: the last will of the one before is of no weight.
+                r.online = None;
+            }
         }
         let useful = !decoded.reports.is_empty()
             || !decoded.replies.is_empty()
@@ -297,9 +305,21 @@ impl Handler<End> for DeviceActor {
 
     fn handle(&mut self, End(session): End, _: &mut Self::Context) -> Self::Result {
         let presence = self.state.close(session);
-        let fact = self.presence(presence);
+        let mut facts: Vec<Fact> = self.presence(presence).into_iter().collect();
+        if presence == Presence::Offline {
+            let aircraft = self.topology.borrow().clone();
+            let mut gone = Decoded {
+                reports: aircraft.iter().map(|sn| absent(sn)).collect(),
+                ..Decoded::default()
+            };
+            facts.extend(self.facts(&mut gone, crate::clock::Now::read()));
+        }
         let owner = self.wiring.owner.clone();
-        Box::pin(async move { tell_presence(&owner, fact).await })
+        Box::pin(async move {
+            for fact in facts {
+                tell_presence(&owner, Some(fact)).await;
+            }
+        })
     }
 }
 

@@ -188,6 +188,7 @@ async fn the_fast_channel_is_the_aircrafts_until_it_leaves() {
             r#"{"method":"osd_info_push","data":{"latitude":37.69,"longitude":112.75}}"#,
         ),
         topology(""),
+        topology(r#"{"sn":"uav-1","domain":0,"type":67}"#),
     ];
     let fleet = y.fleet.clone();
     drop(actix_rt::spawn(async move {
@@ -195,9 +196,10 @@ async fn the_fast_channel_is_the_aircrafts_until_it_leaves() {
         for up in ups {
             fleet.message(&dev, session, up).await.unwrap();
         }
+        fleet.close(&dev, session).await;
     }));
     let mut heard = Vec::new();
-    while heard.len() < 5 {
+    while heard.len() < 8 {
         let (report, owned) = y.desk.report().await;
         owned.send(true).unwrap();
         heard.push((report.device, report.online, report.fix.is_some()));
@@ -208,8 +210,12 @@ async fn the_fast_channel_is_the_aircrafts_until_it_leaves() {
         [
             of("dock-1", None, false),
             of("uav-1", Some(true), false),
-            of("uav-1", None, true),
+            of("uav-1", Some(true), true),
             of("dock-1", None, false),
+            of("uav-1", Some(false), false),
+            of("dock-1", None, false),
+            of("uav-1", Some(true), false),
+            // It goes with its dock.
             of("uav-1", Some(false), false),
         ]
     );
