@@ -75,7 +75,11 @@ async fn serve(
     let restricted = registry.devices().into_iter().filter(|d| d.restricted);
     let restricted = restricted.filter_map(|d| DeviceId::parse(&d.id).ok());
     let picture = Picture::start(grid, rules, outbox.clone(), recent, restricted);
-    let codecs = Arc::new(Codecs::default());
+    let formats: Vec<&str> = config.formats.iter().map(|f| &*f.name).collect();
+    if !formats.is_empty() {
+        tracing::info!(?formats, "formats of vendors");
+    }
+    let codecs = Arc::new(Codecs::new(config.formats.clone()));
     let fleet = Fleet::start(registry.clone(), picture.clone(), codecs.clone());
     let ready = Arc::new(Ready::default());
 

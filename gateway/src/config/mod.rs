@@ -3,6 +3,7 @@
 //! Here: the values with their defaults, and how faults are told (`file:line: key: reason`, all of them).
 //! Not here: secrets. They are systemd credentials (`*_credential`) or files named by a `*_file` key.
 
+mod formats;
 mod gateway;
 mod geojson;
 mod lists;
@@ -16,6 +17,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use kerbside_codecs::telemetry::Mapping;
 
 use crate::event::{Priority, Severity};
 use crate::ids::StreamId;
@@ -37,6 +40,8 @@ pub struct Config {
     pub webrtc: WebRtc,
     pub drain_max: Duration,
     pub cameras: Vec<Camera>,
+    /// Vendors' JSON over MQTT.
+    pub formats: Vec<Mapping>,
     pub rules: Vec<Rule>,
     pub platforms: Vec<Platform>,
     /// GeoJSON text of `grid.geojson`, if there is one: cells and zones.

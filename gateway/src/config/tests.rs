@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use kerbside_codecs::telemetry::Datum;
+use kerbside_codecs::telemetry::mapping::{Number, Path as Where, Scale, Time, Topic};
+
 use super::load::load_with;
 use super::secret::Credentials;
 use super::{CameraTransport, CameraTrust, Checks, Config, ConfigFault, Rule, Tls};
@@ -542,6 +545,7 @@ fn the_shipped_configurations_load() {
         let c = load(&shipped(name)).unwrap_or_else(|f| panic!("{name}: {f:?}"));
         assert_eq!(c.rules.len(), 4);
         assert!(c.grid.is_some());
+        assert_eq!(c.formats.is_empty(), name.is_empty());
     }
 }
 
@@ -564,6 +568,7 @@ fn the_shown_defaults_are_the_defaults() {
     let shown = dir(&[
         ("gateway.toml", &example("gateway.toml")),
         ("devices.toml", &example("devices.toml")),
+        ("formats.toml", &example("formats.toml")),
         ("rules.toml", &example("rules.toml")),
         ("platforms.toml", &example("platforms.toml")),
         ("tls/cert.pem", "x"),
@@ -589,6 +594,8 @@ fn the_shown_defaults_are_the_defaults() {
         ),
     ]);
     let (shown, bare) = (load(shown.path()).unwrap(), load(bare.path()).unwrap());
+    let names: Vec<_> = shown.formats.iter().map(|f| &f.name).collect();
+    assert_eq!(names, ["acme"]);
     let same = |c: &Config| {
         let (p, k) = (&c.platforms[0], &c.cameras[0]);
         format!(
@@ -607,4 +614,104 @@ fn the_shown_defaults_are_the_defaults() {
         )
     };
     assert_eq!(same(&shown), same(&bare));
+}
+
+#[test]
+fn formats_become_mappings() {
+    let dir = dir(&[
+        GATEWAY,
+        (
+            "formats.toml",
+            r#"
+[[format]]
+name = "acme"
+topic = "acme/{device}/pos"
+down = "acme/{device}/cmd"
+datum = "gcj02"
+positions = "points"
+[format.when]
+type = [1, "pos"]
+"head.ok" = true
+[format.fields]
+lat = "gps.lat"
+lon = { path = "gps.lon" }
+speed = { path = "spd", unit = "km/h" }
+battery = { path = "bat", unit = "0..1" }
+time = { path = "t", unit = "local", zone = "-03:30" }
+fix = { path = "valid", value = "A" }
+sos = "help"
+[format.properties]
+signal_dbm = "rssi"
+"#,
+        ),
+    ]);
+    let c = load(dir.path()).unwrap();
+    let [f] = &c.formats[..] else {
+        panic!("{:?}", c.formats);
+    };
+    let path = |p: &str| Where::parse(p).unwrap();
+    assert_eq!(f.name, "acme");
+    assert_eq!(f.topic, Topic::parse("acme/{device}/pos").unwrap());
+    assert!(f.down.is_some() && f.datum == Some(Datum::Gcj02));
+    assert_eq!(f.positions, Some(path("points")));
+    let tests: Vec<_> = f.when.iter().map(|t| (&t.path, t.values.len())).collect();
+    assert_eq!(tests, [(&path("type"), 2), (&path("head.ok"), 1)]);
+    let scale = |n: &Option<Number>| n.as_ref().unwrap().scale;
+    assert_eq!(scale(&f.fields.lon), Scale::Times(1.0));
+    assert_eq!(scale(&f.fields.speed), Scale::Times(1.0 / 3.6));
+    assert_eq!(scale(&f.fields.battery), Scale::Times(100.0));
+    let (_, time) = f.fields.time.as_ref().unwrap();
+    assert_eq!(*time, Time::Local { zone_min: -210 });
+    assert_eq!(f.fields.fix.as_ref().unwrap().values, ["A"]);
+    assert!(f.fields.sos.as_ref().unwrap().values.is_empty());
+    assert_eq!(f.properties, [("signal_dbm".to_owned(), path("rssi"))]);
+}
+
+#[test]
+fn faults_of_formats_have_their_lines() {
+    let told = faults(&[
+        GATEWAY,
+        (
+            "formats.toml",
+            r#"[[format]]
+name = "a b"
+topic = "thing/{device}/osd"
+down = "acme/+/{device}"
+datum = "cgcs"
+[format.when]
+"a..b" = 1.5
+[format.fields]
+lat = "gps.lat"
+speed = { path = "spd", unit = "knots" }
+time = { path = "t", unit = "local" }
+sos = { value = 1 }
+lenght = "x"
+[format.properties]
+"no name" = "x"
+[[format]]
+name = "b"
+topic = "acme/pos"
+"#,
+        ),
+    ]);
+    let expected = [
+        ("formats.toml:2: format[0].name", "not a valid"),
+        ("formats.toml:3: format[0].topic", "have a meaning already"),
+        ("formats.toml:4: format[0].down", "\"+\""),
+        ("formats.toml:5: format[0].datum", "gcj02"),
+        ("formats.toml:7: format[0].when.a..b", "empty name"),
+        ("formats.toml:8: format[0].fields", "needs both"),
+        ("formats.toml:10: format[0].fields.speed.unit", "\"kn\""),
+        ("formats.toml:11: format[0].fields.time.unit", "add zone"),
+        ("formats.toml:12: format[0].fields.sos.path", "is missing"),
+        ("formats.toml:13: format[0].fields.lenght", "unknown key"),
+        ("formats.toml:15: format[0].properties.no name", ""),
+        ("formats.toml:16: format[1]", "takes nothing"),
+        ("formats.toml:18: format[1].topic", "where the device id is"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, (place, reason)) in told.iter().zip(expected) {
+        assert!(told.starts_with(place), "{told} should be at {place}");
+        assert!(told.contains(reason), "{told} should say {reason}");
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use actix::{Actor, Context, Handler, Message, MessageResult, Response, ResponseFuture};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use kerbside_codecs::telemetry::{Decoded, Fault, Speaker, SubDevice};
+use kerbside_codecs::telemetry::{Decoded, Fault, Report, Speaker, SubDevice};
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
@@ -146,6 +146,20 @@ impl DeviceActor {
         }
     }
 
+    fn decode(&self, up: &Uplink) -> Decoded {
+        let topology = self.topology.borrow();
+        let speaker = Speaker {
+            device: self.id.as_str(),
+            datum: self.state.device.datum,
+            aircraft: match (&**topology, self.state.device.kind) {
+                (_, DeviceKind::Drone) => Some(self.id.as_str()),
+                ([one], _) => Some(one),
+                _ => None,
+            },
+        };
+        (self.wiring.decode)(speaker, &up.topic, &up.payload, up.arrived.unix_ms)
+    }
+
     /// Sets whom this device speaks for. A device that is registered itself is only believed to hang on another one
     /// when it is a drone of the same unit: else any dock could move anybody's marker.
     fn announce(&self, subs: &[SubDevice]) {
@@ -217,6 +231,15 @@ impl Actor for DeviceActor {
     }
 }
 
+/// An aircraft that went with its dock, or left it.
+fn absent(sn: &str) -> Report {
+    Report {
+        device: sn.to_owned(),
+        online: Some(false),
+        ..Report::default()
+    }
+}
+
 fn count(faults: &[Fault]) {
     for f in faults {
         FAULTS.with_label_values(&[f.name()]).inc();
@@ -235,11 +258,7 @@ impl Handler<Hear> for DeviceActor {
     type Result = Response<Result<(), Refused>>;
 
     fn handle(&mut self, Hear { session, up }: Hear, _: &mut Self::Context) -> Self::Result {
-        let speaker = Speaker {
-            device: self.id.as_str(),
-            datum: self.state.device.datum,
-        };
-        let mut decoded = (self.wiring.decode)(speaker, &up.topic, &up.payload, up.arrived.unix_ms);
+        let mut decoded = self.decode(&up);
         count(&decoded.faults);
         for r in &decoded.reports {
             count(&r.faults);
@@ -251,15 +270,28 @@ impl Handler<Hear> for DeviceActor {
             .sum::<usize>();
         self.state.heard(up.arrived, decoded.faults.len() + parts);
         if let Some(subs) = &decoded.topology {
+            let before = self.topology.borrow().clone();
             self.announce(subs);
             // Nor may it introduce whom it may not speak for.
             let allowed = self.topology.borrow().clone();
             decoded
                 .reports
                 .retain(|r| r.device == self.id.as_str() || allowed.contains(&r.device));
+            let gone = before.iter().filter(|sn| !allowed.contains(sn));
+            decoded.reports.extend(gone.map(|sn| absent(sn)));
+        }
+        for r in &mut decoded.reports {
+            if r.device != self.id.as_str() {
+                // Of whom it speaks, is there.
+                r.online.get_or_insert(true);
+            } else if self.state.is_online() {
+                // Its sessions say whether it is there: the last will of the one before is of no weight.
+                r.online = None;
+            }
         }
         let useful = !decoded.reports.is_empty()
             || !decoded.replies.is_empty()
+            || !decoded.answers.is_empty()
             || decoded.topology.is_some()
             || decoded.faults.is_empty();
         let facts = self.facts(&mut decoded, up.arrived);
@@ -326,9 +358,21 @@ impl Handler<End> for DeviceActor {
 
     fn handle(&mut self, End(session): End, _: &mut Self::Context) -> Self::Result {
         let presence = self.state.close(session);
-        let fact = self.presence(presence);
+        let mut facts: Vec<Fact> = self.presence(presence).into_iter().collect();
+        if presence == Presence::Offline {
+            let aircraft = self.topology.borrow().clone();
+            let mut gone = Decoded {
+                reports: aircraft.iter().map(|sn| absent(sn)).collect(),
+                ..Decoded::default()
+            };
+            facts.extend(self.facts(&mut gone, crate::clock::Now::read()));
+        }
         let owner = self.wiring.owner.clone();
-        Box::pin(async move { tell_presence(&owner, fact).await })
+        Box::pin(async move {
+            for fact in facts {
+                tell_presence(&owner, Some(fact)).await;
+            }
+        })
     }
 }
 

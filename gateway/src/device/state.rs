@@ -101,6 +101,11 @@ impl State {
         self.faults += faults as u64;
     }
 
+    /// Has it a live session?
+    pub fn is_online(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Protocols of the live sessions.
     pub fn protocols(&self) -> Vec<&'static str> {
         self.open.iter().map(|o| o.protocol).collect()

@@ -8,6 +8,7 @@ mod browser;
 mod codecs;
 mod crash;
 mod delivery;
+mod device_json;
 mod feed;
 mod flood;
 mod health;
