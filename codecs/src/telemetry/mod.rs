@@ -6,6 +6,8 @@
 mod dji;
 mod field;
 mod json;
+pub mod klv;
+pub mod mavlink;
 pub mod report;
 
 pub use report::{Answer, Datum, Fault, Fix, Report, Said, Sos};
