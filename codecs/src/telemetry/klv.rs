@@ -14,7 +14,7 @@ pub const KEY: [u8; 16] = [
     0x06, 0x0e, 0x2b, 0x34, 0x02, 0x0b, 0x01, 0x01, 0x0e, 0x01, 0x03, 0x01, 0x01, 0x00, 0x00, 0x00,
 ];
 /// Beginning of every SMPTE universal key.
-const DESIGNATOR: &[u8] = &KEY[..4];
+const DESIGNATOR: &[u8] = &[0x06, 0x0e, 0x2b, 0x34];
 /// Packets of one datagram.
 const PACKETS_MAX: usize = 64;
 /// Items of one packet.
@@ -164,7 +164,11 @@ impl Told {
 
 impl Items<'_> {
     fn bytes(&self, tag: u32) -> Option<&[u8]> {
-        self.0.iter().rev().find(|(t, _)| *t == tag).map(|(_, v)| *v)
+        self.0
+            .iter()
+            .rev()
+            .find(|(t, _)| *t == tag)
+            .map(|(_, v)| *v)
     }
 
     /// An unsigned value of exactly `bytes` bytes, from 0 to 1.
@@ -211,7 +215,11 @@ impl Items<'_> {
 
     fn text(&self, tag: u32) -> Option<String> {
         let text = std::str::from_utf8(self.bytes(tag)?).ok()?;
-        let text: String = text.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect();
+        let text: String = text
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(TEXT_MAX)
+            .collect();
         Some(text).filter(|t| !t.is_empty())
     }
 }
@@ -478,7 +486,10 @@ mod tests {
             let mut bad = DYNAMIC.to_vec();
             bad[at] ^= 0x10;
             let d = decode("uav-1", &bad);
-            assert!(d.reports.is_empty() && at.max(d.faults.len()) > 0, "byte {at}");
+            assert!(
+                d.reports.is_empty() && at.max(d.faults.len()) > 0,
+                "byte {at}"
+            );
         }
         let mut bad = DYNAMIC.to_vec();
         bad[112] = 0;
@@ -491,7 +502,16 @@ mod tests {
     fn packets_between_garbage_and_other_sets() {
         let mut other = DYNAMIC.to_vec();
         other[4] = 0x01;
-        let all = [b"xx", DYNAMIC, &other, DYNAMIC, &DYNAMIC[..50], DYNAMIC, b"yy"].concat();
+        let all = [
+            b"xx",
+            DYNAMIC,
+            &other,
+            DYNAMIC,
+            &DYNAMIC[..50],
+            DYNAMIC,
+            b"yy",
+        ]
+        .concat();
         let d = decode("uav-1", &all);
         assert_eq!(d.reports.len(), 3, "{:?}", d.faults);
         assert!(d.faults.len() >= 3);

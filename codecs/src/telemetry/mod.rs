@@ -3,11 +3,13 @@
 //! Here: which topic belongs to which protocol, who may use it, bytes to reports. Not here: MQTT itself, and what
 //! the reports mean together (gateway `picture`). A new protocol is one file and one line in [`CODECS`].
 
+pub mod datagram;
 mod dji;
 mod field;
 mod json;
 pub mod klv;
 pub mod mavlink;
+pub mod nmea;
 pub mod report;
 
 pub use report::{Answer, Datum, Fault, Fix, Report, Said, Sos};
@@ -37,6 +39,19 @@ impl Decoded {
         Self {
             faults: vec![fault],
             ..Self::default()
+        }
+    }
+
+    /// A device time far ahead of the arrival is none.
+    fn drop_future_times(&mut self, arrived_ms: i64) {
+        for report in &mut self.reports {
+            if report
+                .device_time_ms
+                .is_some_and(|t| t > arrived_ms.saturating_add(FUTURE_MAX_MS))
+            {
+                report.device_time_ms = None;
+                report.faults.push(Fault::FromFuture);
+            }
         }
     }
 }
@@ -129,15 +144,7 @@ impl Codecs {
             payload,
             arrived_ms,
         });
-        for report in &mut decoded.reports {
-            if report
-                .device_time_ms
-                .is_some_and(|t| t > arrived_ms.saturating_add(FUTURE_MAX_MS))
-            {
-                report.device_time_ms = None;
-                report.faults.push(Fault::FromFuture);
-            }
-        }
+        decoded.drop_future_times(arrived_ms);
         decoded
     }
 
