@@ -79,10 +79,12 @@ pub(super) fn load_with(
         close(s);
         g
     });
-    let cameras = devices.map(|s| {
-        let list = lists::cameras(&s, credentials);
+    // Faults of gateway.toml are told there.
+    let has_port = gateway.as_ref().is_none_or(|g| g.listen.datagram.is_some());
+    let (cameras, sources) = devices.map_or_else(Default::default, |s| {
+        let lists = lists::devices(&s, has_port, credentials);
         close(s);
-        list
+        lists
     });
     let (rules, rules_clean) = match rules {
         Some(s) => (lists::rules(&s, checks), close(s)),
@@ -119,7 +121,8 @@ pub(super) fn load_with(
             streams: g.streams,
             webrtc: g.webrtc,
             drain_max: g.drain_max,
-            cameras: cameras.unwrap_or_default(),
+            cameras,
+            sources,
             rules,
             platforms: platforms.unwrap_or_default(),
             grid,

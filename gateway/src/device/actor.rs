@@ -187,7 +187,10 @@ impl Handler<Hear> for DeviceActor {
             device: self.id.as_str(),
             datum: self.state.device.datum,
         };
-        let mut decoded = (self.wiring.decode)(speaker, &up.topic, &up.payload, up.arrived.unix_ms);
+        let mut decoded = match &up.decoded {
+            Some(decoded) => Decoded::clone(decoded),
+            None => (self.wiring.decode)(speaker, &up.topic, &up.payload, up.arrived.unix_ms),
+        };
         count(&decoded.faults);
         for r in &decoded.reports {
             count(&r.faults);
