@@ -4,11 +4,15 @@
 //! the reports mean together (gateway `picture`). A new protocol is one file and one line in [`CODECS`]; a vendor's
 //! JSON needs no program at all, but a [`Mapping`] in the configuration.
 
+pub mod datagram;
 mod dji;
 mod document;
 mod field;
 mod json;
+pub mod klv;
 pub mod mapping;
+pub mod mavlink;
+pub mod nmea;
 mod owntracks;
 pub mod report;
 
@@ -40,6 +44,19 @@ impl Decoded {
         Self {
             faults: vec![fault],
             ..Self::default()
+        }
+    }
+
+    /// A device time far ahead of the arrival is none.
+    fn drop_future_times(&mut self, arrived_ms: i64) {
+        for report in &mut self.reports {
+            if report
+                .device_time_ms
+                .is_some_and(|t| t > arrived_ms.saturating_add(FUTURE_MAX_MS))
+            {
+                report.device_time_ms = None;
+                report.faults.push(Fault::FromFuture);
+            }
         }
     }
 }
@@ -146,15 +163,7 @@ impl Codecs {
             Some(_) => Decoded::refused(Fault::UnknownTopic),
             None => mapping::decode(self.mapped(speaker.device, topic), speaker, payload),
         };
-        for report in &mut decoded.reports {
-            if report
-                .device_time_ms
-                .is_some_and(|t| t > arrived_ms.saturating_add(FUTURE_MAX_MS))
-            {
-                report.device_time_ms = None;
-                report.faults.push(Fault::FromFuture);
-            }
-        }
+        decoded.drop_future_times(arrived_ms);
         decoded
     }
 

@@ -16,10 +16,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::{Config, Tls};
+use crate::config::{Config, Source, Tls};
 use crate::device::Fleet;
 use crate::ids::DeviceId;
-use crate::listen::{mqtt, pull, rtsp};
+use crate::listen::{datagram, mqtt, pull, rtsp};
 use crate::outbox::Outbox;
 use crate::picture::{Grid, Picture, Rules};
 use crate::registry::{Guard, Registry};
@@ -162,6 +162,23 @@ async fn serve(
         }));
     }
     device_tasks.extend(pull::start(io, &config.cameras, &streams, &devices));
+
+    let datagram_shared = datagram::Shared {
+        registry: registry.clone(),
+        fleet: fleet.clone(),
+        codecs: codecs.clone(),
+    };
+    for addr in datagram::addresses(config.listen.datagram, &config.sources) {
+        let socket = tokio::net::UdpSocket::from_std(sockets::udp("datagram", addr)?)?;
+        let at = |s: &&Source| s.listen.or(config.listen.datagram) == Some(addr);
+        let sources = config.sources.iter().filter(at).cloned().collect();
+        device_tasks.push(actix_rt::spawn(datagram::serve(
+            socket,
+            sources,
+            datagram_shared.clone(),
+            devices.clone(),
+        )));
+    }
 
     let mqtt_shared =
         mqtt::Shared::new(registry.clone(), guard, fleet, codecs, config.mqtt.clone());

@@ -81,10 +81,12 @@ pub(super) fn load_with(
         close(s);
         g
     });
-    let cameras = devices.map(|s| {
-        let list = lists::cameras(&s, credentials);
+    // Faults of gateway.toml are told there.
+    let has_port = gateway.as_ref().is_none_or(|g| g.listen.datagram.is_some());
+    let (cameras, sources) = devices.map_or_else(Default::default, |s| {
+        let lists = lists::devices(&s, has_port, credentials);
         close(s);
-        list
+        lists
     });
     let formats = formats.map(|s| {
         let list = formats::formats(&s);
@@ -126,8 +128,9 @@ pub(super) fn load_with(
             streams: g.streams,
             webrtc: g.webrtc,
             drain_max: g.drain_max,
-            cameras: cameras.unwrap_or_default(),
+            cameras,
             formats: formats.unwrap_or_default(),
+            sources,
             rules,
             platforms: platforms.unwrap_or_default(),
             grid,

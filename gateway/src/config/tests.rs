@@ -533,6 +533,91 @@ fn secrets_come_from_credentials_or_files() {
     );
 }
 
+const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n";
+
+#[test]
+fn sources_of_datagrams() {
+    let text = r#"[[source]]
+device = "uav-7"
+address = "192.0.2.20:9000"
+sysid = 7
+
+[[source]]
+device = "uav-8"
+key_file = "secrets/uav-8"
+listen = "0.0.0.0:14551"
+silence_s = 3
+"#;
+    let dir = dir(&[
+        (
+            "gateway.toml",
+            "box_id = \"b\"\n[listen]\ndatagram = \"127.0.0.1:14550\"\n",
+        ),
+        ("devices.toml", text),
+        ("secrets/uav-8", KEY),
+    ]);
+    let c = load(dir.path()).unwrap();
+    assert_eq!(c.listen.datagram, "127.0.0.1:14550".parse().ok());
+    let [a, b] = &c.sources[..] else {
+        panic!("{:?}", c.sources);
+    };
+    assert_eq!(
+        (a.address, a.from_port),
+        ("192.0.2.20".parse().ok(), Some(9000))
+    );
+    assert_eq!((a.sysid, a.listen, a.key.is_none()), (7, None, true));
+    assert_eq!(b.listen, "0.0.0.0:14551".parse().ok());
+    assert_eq!(b.key.as_ref().unwrap().0[1], 0x11);
+    assert_eq!((b.address, b.sysid, b.silence.as_secs()), (None, 1, 3));
+}
+
+#[test]
+fn faults_of_sources() {
+    let text = r#"[[source]]
+device = "uav 7"
+address = "drone.example"
+sysid = 256
+
+[[source]]
+device = "uav-8"
+listen = "14551"
+
+[[source]]
+device = "uav-9"
+address = "192.0.2.20"
+key_file = "secrets/short"
+silence_s = 0
+"#;
+    let files = [GATEWAY, ("devices.toml", text), ("secrets/short", "0011")];
+    let found = faults(&files);
+    let all = found.join("\n");
+    for part in [
+        "devices.toml:2: source[0].device: ",
+        "devices.toml:3: source[0].address: \"drone.example\" is not where",
+        "devices.toml:4: source[0].sysid: is 256",
+        "devices.toml:1: source[0]: is heard nowhere",
+        "devices.toml:6: source[1]: says nothing by which it is known",
+        "devices.toml:8: source[1].listen: \"14551\" is not an address to listen at",
+        "devices.toml:10: source[2]: has a key that is not 64",
+        "devices.toml:10: source[2]: is heard nowhere",
+        "devices.toml:14: source[2].silence_s: is 0",
+    ] {
+        assert!(all.contains(part), "{part}\nis not in\n{all}");
+    }
+    assert_eq!(found.len(), 9, "{all}");
+    assert!(!all.contains("0011"), "a key was shown");
+    let same = "[[source]]\ndevice = \"a\"\naddress = \"192.0.2.1\"\n[[source]]\ndevice = \"b\"\naddress = \"192.0.2.1:9\"\n";
+    let port = (
+        "gateway.toml",
+        "box_id = \"b\"\n[listen]\ndatagram = \"127.0.0.1:14550\"\n",
+    );
+    let found = faults(&[port, ("devices.toml", same)]);
+    assert!(
+        found[0].starts_with("devices.toml:4: source[1]: cannot be told from the source at line 1"),
+        "{found:?}"
+    );
+}
+
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../configs")
@@ -575,6 +660,7 @@ fn the_shown_defaults_are_the_defaults() {
         ("tls/key.pem", "x"),
         ("tls/joint-ca.pem", "x"),
         ("secrets/gate-1", "x"),
+        ("secrets/uav-7", KEY),
         ("secrets/joint-token", "x"),
         ("map/README", ""),
     ]);
@@ -586,7 +672,8 @@ fn the_shown_defaults_are_the_defaults() {
         ("c", "x"),
         (
             "devices.toml",
-            "[[camera]]\nstream = \"gate-1/main\"\nurl = \"rtsp://192.0.2.10/Streaming/Channels/101\"\n",
+            "[[camera]]\nstream = \"gate-1/main\"\nurl = \"rtsp://192.0.2.10/Streaming/Channels/101\"\n\
+             [[source]]\ndevice = \"uav-7\"\naddress = \"192.0.2.20\"\nlisten = \"0.0.0.0:14551\"\n",
         ),
         (
             "platforms.toml",
@@ -597,9 +684,9 @@ fn the_shown_defaults_are_the_defaults() {
     let names: Vec<_> = shown.formats.iter().map(|f| &f.name).collect();
     assert_eq!(names, ["acme"]);
     let same = |c: &Config| {
-        let (p, k) = (&c.platforms[0], &c.cameras[0]);
+        let (p, k, s) = (&c.platforms[0], &c.cameras[0], &c.sources[0]);
         format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
             c.listen,
             c.mqtt,
             c.streams,
@@ -610,7 +697,8 @@ fn the_shown_defaults_are_the_defaults() {
             p.kinds,
             k.url,
             k.on_demand,
-            (k.transport, k.linger, k.basic_auth)
+            (k.transport, k.linger, k.basic_auth),
+            (s.sysid, s.silence)
         )
     };
     assert_eq!(same(&shown), same(&bare));

@@ -147,6 +147,9 @@ impl DeviceActor {
     }
 
     fn decode(&self, up: &Uplink) -> Decoded {
+        if let Some(decoded) = &up.decoded {
+            return Decoded::clone(decoded);
+        }
         let topology = self.topology.borrow();
         let speaker = Speaker {
             device: self.id.as_str(),

@@ -7,6 +7,7 @@ mod bad_input;
 mod browser;
 mod codecs;
 mod crash;
+mod datagram;
 mod delivery;
 mod device_json;
 mod feed;
