@@ -6,7 +6,9 @@
 mod dji;
 mod field;
 mod json;
+pub mod order;
 pub mod report;
+pub mod topics;
 
 pub use report::{Answer, Datum, Fault, Fix, Report, Said, Sos};
 
