@@ -3,6 +3,7 @@
 //! Here: construction, signals, the clockwork that moves facts between rooms. Not here: any decision about them.
 
 mod clockwork;
+mod places;
 mod sockets;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, Tls};
 use crate::device::Fleet;
+use crate::device::orders::{OrderBook, Orders};
 use crate::listen::{mqtt, pull, rtsp};
 use crate::outbox::Outbox;
 use crate::picture::{Grid, Picture, Rules};
@@ -73,7 +75,20 @@ async fn serve(
     let recent = outbox.recent(200, None).await?;
     let picture = Picture::start(grid, rules, outbox.clone(), recent);
     let codecs = Arc::new(Codecs::default());
-    let fleet = Fleet::start(registry.clone(), picture.clone(), codecs.clone());
+    let book = OrderBook::open(state_dir)?;
+    let fleet = Fleet::start(
+        registry.clone(),
+        picture.clone(),
+        codecs.clone(),
+        book.clone(),
+    );
+    let orders = Orders::new(
+        book.clone(),
+        fleet.clone(),
+        registry.clone(),
+        streams.clone(),
+        places::places(&config),
+    );
     let ready = Arc::new(Ready::default());
 
     let webrtc = match config.listen.webrtc {
@@ -105,6 +120,7 @@ async fn serve(
         streams: streams.clone(),
         webrtc: webrtc.clone(),
         ready: ready.clone(),
+        orders: orders.clone(),
         config: config.clone(),
     });
     let mut screen_tasks = Vec::new();
@@ -135,7 +151,7 @@ async fn serve(
     );
     rtsp_shared.limits = config.rtsp.clone();
     let rtsp_shared = Arc::new(rtsp_shared);
-    let mut device_tasks = Vec::new();
+    let mut device_tasks = vec![actix_rt::spawn(orders.work(devices.clone()))];
     for (key, addr, tls) in with_tls(
         "rtsp",
         config.listen.rtsp,
@@ -215,6 +231,7 @@ async fn serve(
         );
     }
     outbox.close().await;
+    finished("orders", vec![io.spawn_blocking(move || book.close())]).await;
     tracing::info!("stopped");
     Ok(())
 }

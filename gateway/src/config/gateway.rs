@@ -20,6 +20,7 @@ pub(super) struct Gateway {
     pub streams: StreamsLimits,
     pub webrtc: WebRtc,
     pub drain_max: Duration,
+    pub orders_host: Option<String>,
     pub map_dir: Option<PathBuf>,
 }
 
@@ -96,6 +97,7 @@ pub(super) fn read(source: &Source) -> Gateway {
     let rtsp = rtsp(top.table("rtsp"));
     let streams = streams(top.table("streams"));
     let webrtc = webrtc(top.table("webrtc"));
+    let orders_host = orders(top.table("orders"));
     top.finish();
     Gateway {
         box_id,
@@ -106,6 +108,7 @@ pub(super) fn read(source: &Source) -> Gateway {
         streams,
         webrtc,
         drain_max,
+        orders_host,
         map_dir,
     }
 }
@@ -297,6 +300,26 @@ fn webrtc(mut t: Table<'_>) -> WebRtc {
     };
     t.finish();
     webrtc
+}
+
+fn orders(mut t: Table<'_>) -> Option<String> {
+    let host = t.optional("host").and_then(|f| f.read(host));
+    t.finish();
+    host
+}
+
+/// A name or an address, as it stands in a URL.
+fn host(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(&format!("http://{text}/"));
+    let plain = url.as_ref().is_ok_and(|u| {
+        u.host_str().is_some_and(|h| h.eq_ignore_ascii_case(text)) && u.port().is_none()
+    });
+    if plain {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is no host: write a name or an address without scheme and port, \"10.1.2.3\" or \"[2001:db8::1]\""
+    ))
 }
 
 fn announced(text: &str) -> Result<IpAddr, String> {

@@ -119,6 +119,7 @@ pub(super) fn load_with(
             streams: g.streams,
             webrtc: g.webrtc,
             drain_max: g.drain_max,
+            orders_host: g.orders_host,
             cameras: cameras.unwrap_or_default(),
             rules,
             platforms: platforms.unwrap_or_default(),

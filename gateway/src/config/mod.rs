@@ -36,6 +36,8 @@ pub struct Config {
     pub streams: StreamsLimits,
     pub webrtc: WebRtc,
     pub drain_max: Duration,
+    /// Name or address of this box for devices that are ordered to publish; None: found out.
+    pub orders_host: Option<String>,
     pub cameras: Vec<Camera>,
     pub rules: Vec<Rule>,
     pub platforms: Vec<Platform>,

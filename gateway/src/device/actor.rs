@@ -8,6 +8,7 @@ use kerbside_codecs::telemetry::{Decoded, Fault, Speaker, SubDevice};
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
+use super::orders::OrderBook;
 use super::state::{Open, Presence, Sent, State};
 use super::{Downlink, SUB_DEVICES_MAX, Uplink, downlink};
 use crate::ids::{DeviceId, SessionId, is_id};
@@ -38,6 +39,7 @@ pub(super) struct Wiring {
     pub registry: Registry,
     pub owner: Owner,
     pub decode: Decode,
+    pub orders: OrderBook,
 }
 
 /// Who owns a report once it is told.
@@ -110,6 +112,9 @@ impl DeviceActor {
             .collect();
         if allowed.len() < subs.len() {
             tracing::debug!(device = %self.id, announced = subs.len(), allowed = allowed.len(), "some announced sub-devices were refused");
+        }
+        for sub in allowed.iter().filter_map(|s| DeviceId::parse(s).ok()) {
+            self.wiring.orders.listening(&sub);
         }
         self.topology.send_replace(allowed);
     }
@@ -209,7 +214,11 @@ impl Handler<Hear> for DeviceActor {
         let useful = !decoded.reports.is_empty()
             || !decoded.replies.is_empty()
             || decoded.topology.is_some()
+            || !decoded.answers.is_empty()
             || decoded.faults.is_empty();
+        for answer in decoded.answers.drain(..) {
+            self.wiring.orders.answer(&self.id, answer);
+        }
         let facts = self.facts(&mut decoded, up.arrived);
         let down = self.state.queue(session);
         let owner = self.wiring.owner.clone();
@@ -219,11 +228,9 @@ impl Handler<Hear> for DeviceActor {
             }
             for reply in decoded.replies {
                 match &down {
-                    Some(down) => down.push(Downlink {
-                        topic: reply.topic,
-                        payload: reply.payload.into(),
-                        qos: 1,
-                    }),
+                    Some(down) => {
+                        down.push(Downlink::new(reply.topic, reply.payload.into(), 1));
+                    }
                     None => downlink::dropped("session_ended"),
                 }
             }
