@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::config::{Config, Tls};
 use crate::device::Fleet;
 use crate::device::orders::{OrderBook, Orders};
-use crate::listen::{mqtt, pull, rtsp};
+use crate::listen::{broker, mqtt, pull, rtsp};
 use crate::outbox::Outbox;
 use crate::picture::{Grid, Picture, Rules};
 use crate::registry::{Guard, Registry};
@@ -172,6 +172,18 @@ async fn serve(
     }
     device_tasks.extend(pull::start(io, &config.cameras, &streams, &devices));
 
+    if let Some(b) = &config.broker {
+        let room = broker::Broker {
+            config: b.clone(),
+            packet_bytes_max: config.mqtt.packet_bytes_max,
+            devices_max: config.mqtt.connections_max,
+            registry: registry.clone(),
+            fleet: fleet.clone(),
+            codecs: codecs.clone(),
+            ready: ready.clone(),
+        };
+        device_tasks.push(actix_rt::spawn(broker::serve(room, devices.clone())));
+    }
     let mqtt_shared =
         mqtt::Shared::new(registry.clone(), guard, fleet, codecs, config.mqtt.clone());
     for (key, addr, tls) in with_tls(

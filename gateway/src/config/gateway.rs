@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::secret::Credentials;
 use super::table::{At, Source, Table};
-use super::{Listen, Mqtt, Rtsp, Tls, WebRtc};
+use super::{Broker, Listen, Mqtt, Rtsp, Tls, WebRtc};
 use crate::stream::StreamsLimits;
 
 /// What `gateway.toml` says. Values that were faulty hold their default: the faults stop the start.
@@ -16,6 +17,7 @@ pub(super) struct Gateway {
     pub listen: Listen,
     pub tls: Tls,
     pub mqtt: Mqtt,
+    pub broker: Option<Broker>,
     pub rtsp: Rtsp,
     pub streams: StreamsLimits,
     pub webrtc: WebRtc,
@@ -74,7 +76,7 @@ fn anywhere(port: u16) -> Option<SocketAddr> {
     Some(SocketAddr::from(([0, 0, 0, 0], port)))
 }
 
-pub(super) fn read(source: &Source) -> Gateway {
+pub(super) fn read(source: &Source, credentials: &Credentials) -> Gateway {
     let Some(mut top) = source.parse() else {
         return Gateway::default();
     };
@@ -94,6 +96,9 @@ pub(super) fn read(source: &Source) -> Gateway {
         listen.unasked.clear();
     }
     let mqtt = mqtt(top.table("mqtt"));
+    let broker = top
+        .optional_table("broker")
+        .and_then(|t| super::broker::read(t, &box_id, credentials));
     let rtsp = rtsp(top.table("rtsp"));
     let streams = streams(top.table("streams"));
     let webrtc = webrtc(top.table("webrtc"));
@@ -104,6 +109,7 @@ pub(super) fn read(source: &Source) -> Gateway {
         listen,
         tls,
         mqtt,
+        broker,
         rtsp,
         streams,
         webrtc,

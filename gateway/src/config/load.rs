@@ -75,7 +75,7 @@ pub(super) fn load_with(
     };
 
     let gateway = gateway_toml.map(|s| {
-        let g = gateway::read(&s);
+        let g = gateway::read(&s, credentials);
         close(s);
         g
     });
@@ -115,6 +115,7 @@ pub(super) fn load_with(
             listen: g.listen,
             tls: g.tls,
             mqtt: g.mqtt,
+            broker: g.broker,
             rtsp: g.rtsp,
             streams: g.streams,
             webrtc: g.webrtc,
