@@ -4,7 +4,8 @@
 use std::sync::{Arc, LazyLock};
 
 use actix::{Actor, Context, Handler, Message, MessageResult, ResponseFuture};
-use kerbside_codecs::telemetry::{Decoded, Fault, Speaker, SubDevice};
+use kerbside_codecs::telemetry::order::Dialect;
+use kerbside_codecs::telemetry::{Decoded, Fault, Said, Speaker, SubDevice};
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
@@ -216,7 +217,11 @@ impl Handler<Hear> for DeviceActor {
             || decoded.topology.is_some()
             || !decoded.answers.is_empty()
             || decoded.faults.is_empty();
-        for answer in decoded.answers.drain(..) {
+        for mut answer in decoded.answers.drain(..) {
+            // That a service was started is not that it did its work: the stream tells.
+            if answer.said == Said::Read && Dialect::of_topic(&up.topic) == Some(Dialect::Dji) {
+                answer.said = Said::Delivered;
+            }
             self.wiring.orders.answer(&self.id, answer);
         }
         let facts = self.facts(&mut decoded, up.arrived);

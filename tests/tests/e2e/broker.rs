@@ -18,8 +18,15 @@ struct Mosquitto {
 
 impl Mosquitto {
     async fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("kerbside-broker-").tempdir().expect("temporary directory");
-        let mut me = Self { port: free_port(), dir, process: None };
+        let dir = tempfile::Builder::new()
+            .prefix("kerbside-broker-")
+            .tempdir()
+            .expect("temporary directory");
+        let mut me = Self {
+            port: free_port(),
+            dir,
+            process: None,
+        };
         let text = format!(
             "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nmax_queued_messages 10000\n",
             me.port,
@@ -36,7 +43,11 @@ impl Mosquitto {
 
     async fn run(&mut self) {
         let config = self.config();
-        let user = if rustix::process::geteuid().is_root() { "root" } else { "" };
+        let user = if rustix::process::geteuid().is_root() {
+            "root"
+        } else {
+            ""
+        };
         if !user.is_empty() {
             let text = std::fs::read_to_string(&config).expect("configuration");
             if !text.contains("user ") {
@@ -44,9 +55,19 @@ impl Mosquitto {
             }
         }
         let args = ["-v", "-c", config.to_str().expect("a path")];
-        self.process = Some(tools::start(self.dir.path(), "mosquitto", &program(), &args));
+        self.process = Some(tools::start(
+            self.dir.path(),
+            "mosquitto",
+            &program(),
+            &args,
+        ));
         let port = self.port;
-        until(LIMIT, "the broker listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(drop)).await;
+        until(LIMIT, "the broker listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", port))
+                .ok()
+                .map(drop)
+        })
+        .await;
     }
 
     async fn stop(&mut self) {
@@ -57,7 +78,20 @@ impl Mosquitto {
 
     async fn publish(&self, topic: &str, text: &str) {
         let port = self.port.to_string();
-        let args = ["-h", "127.0.0.1", "-p", &port, "-V", "mqttv5", "-q", "1", "-t", topic, "-m", text];
+        let args = [
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-V",
+            "mqttv5",
+            "-q",
+            "1",
+            "-t",
+            topic,
+            "-m",
+            text,
+        ];
         tools::run(LIMIT, "mosquitto_pub", &args).await.succeeded();
     }
 
@@ -72,7 +106,10 @@ impl Mosquitto {
 
     fn setup(&self, client_id: &str) -> Setup {
         Setup {
-            more: format!("[broker]\nurl = \"mqtt://127.0.0.1:{}\"\nclient_id = \"{client_id}\"\n", self.port),
+            more: format!(
+                "[broker]\nurl = \"mqtt://127.0.0.1:{}\"\nclient_id = \"{client_id}\"\n",
+                self.port
+            ),
             ..Setup::default()
         }
     }
@@ -104,17 +141,29 @@ async fn reports_come_and_orders_go_through_a_broker() {
     connected(&gateway).await;
     let mut feed = Feed::open(&gateway, &eve).await;
     eventually(LIMIT, "subscribed", async || {
-        broker.publish("kerbside/v1/bc-01/report", &report(37.69, 80)).await;
-        (gateway.metric("kerbside_broker_messages_total", &["owned"]).await >= 1.0).then_some(())
+        broker
+            .publish("kerbside/v1/bc-01/report", &report(37.69, 80))
+            .await;
+        (gateway
+            .metric("kerbside_broker_messages_total", &["owned"])
+            .await
+            >= 1.0)
+            .then_some(())
     })
     .await;
     feed.until_at(LIMIT, "bc-01", 37.69).await;
     assert_eq!(feed.devices["bc-01"]["online"], true);
 
     // Whom nobody registered, and topics of no protocol, are counted and not shown.
-    broker.publish("kerbside/v1/stranger/report", &report(1.0, 80)).await;
+    broker
+        .publish("kerbside/v1/stranger/report", &report(1.0, 80))
+        .await;
     eventually(LIMIT, "counted", async || {
-        (gateway.metric("kerbside_broker_messages_total", &["unregistered"]).await >= 1.0).then_some(())
+        (gateway
+            .metric("kerbside_broker_messages_total", &["unregistered"])
+            .await
+            >= 1.0)
+            .then_some(())
     })
     .await;
     assert!(!feed.devices.contains_key("stranger"));
@@ -123,29 +172,75 @@ async fn reports_come_and_orders_go_through_a_broker() {
     let topology = json!({"tid": "t", "bid": "b", "method": "update_topo", "timestamp": 1_654_070_968_655i64, "data": {
         "domain": "3", "type": 119, "sub_type": 0, "sub_devices": [{"sn": "uav-1", "domain": "0", "type": 67, "sub_type": 1}]}});
     let port = broker.port.to_string();
-    let args = ["-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", &port, "-V", "mqttv5", "-q", "1", "-F", "got %t %p",
-        "-t", "sys/product/dock-1/status_reply", "-t", "kerbside/v1/bc-01/down/#"];
+    let args = [
+        "-oL",
+        "mosquitto_sub",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port,
+        "-V",
+        "mqttv5",
+        "-q",
+        "1",
+        "-F",
+        "got %t %p",
+        "-t",
+        "sys/product/dock-1/status_reply",
+        "-t",
+        "kerbside/v1/bc-01/down/#",
+    ];
     let devices = tools::start(gateway.dir(), "devices", "stdbuf", &args);
-    eventually(LIMIT, "the dock is answered through the broker", async || {
-        broker.publish("sys/product/dock-1/status", &topology.to_string()).await;
-        devices.tail(20).contains("got sys/product/dock-1/status_reply").then_some(())
-    })
+    eventually(
+        LIMIT,
+        "the dock is answered through the broker",
+        async || {
+            broker
+                .publish("sys/product/dock-1/status", &topology.to_string())
+                .await;
+            devices
+                .tail(20)
+                .contains("got sys/product/dock-1/status_reply")
+                .then_some(())
+        },
+    )
     .await;
-    broker.publish("thing/product/uav-1/osd", &json!({"data": {"latitude": 37.70, "longitude": 112.76, "height": 9.0}}).to_string()).await;
+    broker
+        .publish(
+            "thing/product/uav-1/osd",
+            &json!({"data": {"latitude": 37.70, "longitude": 112.76, "height": 9.0}}).to_string(),
+        )
+        .await;
     feed.until_at(LIMIT, "uav-1", 37.70).await;
 
     let url = format!("{}/api/v1/devices/bc-01/orders", gateway.http());
     let body = json!({"kind": "message", "text": "by the broker"});
-    let answer = reqwest::Client::new().post(url).bearer_auth(&eve).json(&body).send().await.expect("an answer");
+    let answer = reqwest::Client::new()
+        .post(url)
+        .bearer_auth(&eve)
+        .json(&body)
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(answer.status().as_u16(), 201);
     until(LIMIT, "the order comes by the broker", || {
-        devices.tail(20).lines().any(|l| l.starts_with("got kerbside/v1/bc-01/down/order") && l.contains("by the broker")).then_some(())
+        devices
+            .tail(20)
+            .lines()
+            .any(|l| {
+                l.starts_with("got kerbside/v1/bc-01/down/order") && l.contains("by the broker")
+            })
+            .then_some(())
     })
     .await;
-    eventually(LIMIT, "the order is sent, and no more is claimed", async || {
-        let (_, list) = gateway.get("/api/v1/devices/bc-01/orders", &eve).await;
-        (list["orders"][0]["state"] == "sent").then_some(())
-    })
+    eventually(
+        LIMIT,
+        "the order is sent, and no more is claimed",
+        async || {
+            let (_, list) = gateway.get("/api/v1/devices/bc-01/orders", &eve).await;
+            (list["orders"][0]["state"] == "sent").then_some(())
+        },
+    )
     .await;
 }
 
@@ -162,21 +257,43 @@ async fn what_was_not_acknowledged_comes_again_after_a_kill() {
     connected(&gateway).await;
     // The subscription is there when something comes.
     eventually(LIMIT, "subscribed", async || {
-        broker.publish("kerbside/v1/bc-01/report", &report(37.69, 80)).await;
-        (gateway.metric("kerbside_broker_messages_total", &["owned"]).await >= 1.0).then_some(())
+        broker
+            .publish("kerbside/v1/bc-01/report", &report(37.69, 80))
+            .await;
+        (gateway
+            .metric("kerbside_broker_messages_total", &["owned"])
+            .await
+            >= 1.0)
+            .then_some(())
     })
     .await;
-    let mut many = broker.publish_many(gateway.dir(), "kerbside/v1/bc-01/sos", CALLS, r#"{"id":"call-%"}"#);
+    let mut many = broker.publish_many(
+        gateway.dir(),
+        "kerbside/v1/bc-01/sos",
+        CALLS,
+        r#"{"id":"call-%"}"#,
+    );
     eventually(LIMIT, "some are taken", async || {
-        (gateway.metric("kerbside_broker_messages_total", &["owned"]).await >= 10.0).then_some(())
+        (gateway
+            .metric("kerbside_broker_messages_total", &["owned"])
+            .await
+            >= 10.0)
+            .then_some(())
     })
     .await;
     gateway.kill().await;
-    assert!(many.wait(LIMIT).await.is_some_and(|s| s.success()), "the broker takes them all");
+    assert!(
+        many.wait(LIMIT).await.is_some_and(|s| s.success()),
+        "the broker takes them all"
+    );
     gateway.run().await;
     let events = eventually(LIMIT, "all calls are events", async || {
         let (_, said) = gateway.get("/api/v1/events?limit=500", &eve).await;
-        let calls = said["events"].as_array()?.iter().filter(|e| e["kind"] == "sos").count();
+        let calls = said["events"]
+            .as_array()?
+            .iter()
+            .filter(|e| e["kind"] == "sos")
+            .count();
         (calls >= CALLS as usize).then_some(calls)
     })
     .await;
@@ -190,14 +307,19 @@ async fn two_boxes_in_one_group_share_the_load() {
         return;
     }
     let broker = Mosquitto::start().await;
-    let (one, two) = tokio::join!(Gateway::start(broker.setup("box-1")), Gateway::start(broker.setup("box-2")));
+    let (one, two) = tokio::join!(
+        Gateway::start(broker.setup("box-1")),
+        Gateway::start(broker.setup("box-2"))
+    );
     for gateway in [&one, &two] {
         gateway.device("bc-01", "bodycam", None);
         connected(gateway).await;
     }
     let owned = async |g: &Gateway| g.metric("kerbside_broker_messages_total", &["owned"]).await;
     eventually(LIMIT, "both are subscribed", async || {
-        broker.publish("kerbside/v1/bc-01/report", &report(37.69, 80)).await;
+        broker
+            .publish("kerbside/v1/bc-01/report", &report(37.69, 80))
+            .await;
         (owned(&one).await >= 1.0 && owned(&two).await >= 1.0).then_some(())
     })
     .await;
@@ -211,7 +333,10 @@ async fn two_boxes_in_one_group_share_the_load() {
     })
     .await;
     let (a, b) = (owned(&one).await, owned(&two).await);
-    assert!((a + b - before - f64::from(REPORTS)).abs() < 0.5, "to one only: {a} and {b}");
+    assert!(
+        (a + b - before - f64::from(REPORTS)).abs() < 0.5,
+        "to one only: {a} and {b}"
+    );
     assert!(a >= 20.0 && b >= 20.0, "split: {a} and {b}");
 }
 
@@ -226,7 +351,9 @@ async fn a_broker_that_goes_is_told_and_found_again() {
     let mut feed = Feed::open(&gateway, &gateway.user("eve", "operator")).await;
     connected(&gateway).await;
     let ready = async || {
-        let answer = reqwest::get(format!("{}/readyz", gateway.http())).await.ok()?;
+        let answer = reqwest::get(format!("{}/readyz", gateway.http()))
+            .await
+            .ok()?;
         let status = answer.status().as_u16();
         Some((status, answer.text().await.ok()?))
     };
@@ -243,8 +370,14 @@ async fn a_broker_that_goes_is_told_and_found_again() {
     let mut lat = 37.69;
     eventually(LIMIT, "reports come again", async || {
         lat += 1e-4;
-        broker.publish("kerbside/v1/bc-01/report", &report(lat, 80)).await;
-        (gateway.metric("kerbside_broker_messages_total", &["owned"]).await >= 1.0).then_some(())
+        broker
+            .publish("kerbside/v1/bc-01/report", &report(lat, 80))
+            .await;
+        (gateway
+            .metric("kerbside_broker_messages_total", &["owned"])
+            .await
+            >= 1.0)
+            .then_some(())
     })
     .await;
     feed.until_at(LIMIT, "bc-01", lat).await;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bad_input;
+mod broker;
 mod browser;
 mod codecs;
 mod crash;
@@ -15,6 +16,7 @@ mod isolation;
 mod mqtt;
 mod netem;
 mod ops;
+mod orders;
 mod picture;
 mod raw_rtsp;
 mod rtsp;

@@ -143,7 +143,8 @@ impl Order {
     /// Takes a step. False: it is none (backwards, or said before).
     fn step(&mut self, state: Stage, note: Option<String>, at_ms: i64) -> bool {
         let late = self.state.is_final();
-        if late && (state < Stage::Delivered || self.steps.iter().any(|s| s.state == state))
+        let answers = [Stage::Delivered, Stage::Read, Stage::Refused];
+        if late && (!answers.contains(&state) || self.steps.iter().any(|s| s.state == state))
             || !late && state <= self.state
             || self.steps.len() >= STEPS_MAX
         {
