@@ -3,6 +3,7 @@
 //! Build the gateway first (`cargo build -p kerbside`; `make test` does), or name it in `KERBSIDE_BIN`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod answers;
 mod bad_input;
 mod broker;
 mod browser;

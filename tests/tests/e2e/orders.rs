@@ -10,7 +10,12 @@ use serde_json::{Value, json};
 use crate::LIMIT;
 
 /// Status and body of an order.
-async fn order(gateway: &Gateway, token: &str, device: &str, body: &Value) -> (u16, Value) {
+pub(crate) async fn order(
+    gateway: &Gateway,
+    token: &str,
+    device: &str,
+    body: &Value,
+) -> (u16, Value) {
     let url = format!("{}/api/v1/devices/{device}/orders", gateway.http());
     let client = reqwest::Client::new();
     let answer = client.post(url).bearer_auth(token).json(body).send();
@@ -19,13 +24,13 @@ async fn order(gateway: &Gateway, token: &str, device: &str, body: &Value) -> (u
     (status, answer.json().await.expect("JSON"))
 }
 
-async fn given(gateway: &Gateway, token: &str, device: &str, body: &Value) -> String {
+pub(crate) async fn given(gateway: &Gateway, token: &str, device: &str, body: &Value) -> String {
     let (status, said) = order(gateway, token, device, body).await;
     assert_eq!(status, 201, "{said}");
     said["order"]["id"].as_str().expect("an id").to_owned()
 }
 
-async fn until_state(gateway: &Gateway, token: &str, id: &str, state: &str) -> Value {
+pub(crate) async fn until_state(gateway: &Gateway, token: &str, id: &str, state: &str) -> Value {
     let path = format!("/api/v1/orders/{id}");
     eventually(LIMIT, &format!("the order is {state}"), async || {
         let order = gateway.get(&path, token).await.1["order"].take();
@@ -40,7 +45,7 @@ fn states(order: &Value) -> Vec<&str> {
 }
 
 /// mosquitto_sub as the device, which goes on listening with a session that outlives it.
-fn listening(gateway: &Gateway, name: &str, device: &str, filter: &str) -> Process {
+pub(crate) fn listening(gateway: &Gateway, name: &str, device: &str, filter: &str) -> Process {
     let (port, password) = (gateway.ports.mqtt.to_string(), gateway.secret(device));
     let args = [
         "-oL",
@@ -72,7 +77,7 @@ fn listening(gateway: &Gateway, name: &str, device: &str, filter: &str) -> Proce
 }
 
 /// mosquitto_pub as the device.
-async fn says(gateway: &Gateway, device: &str, topic: &str, text: &str) {
+pub(crate) async fn says(gateway: &Gateway, device: &str, topic: &str, text: &str) {
     let (port, password) = (gateway.ports.mqtt.to_string(), gateway.secret(device));
     let args = [
         "-h",
@@ -95,7 +100,7 @@ async fn says(gateway: &Gateway, device: &str, topic: &str, text: &str) {
     tools::run(LIMIT, "mosquitto_pub", &args).await.succeeded();
 }
 
-async fn got(process: &Process, what: &str) -> Value {
+pub(crate) async fn got(process: &Process, what: &str) -> Value {
     until(LIMIT, &format!("the device gets {what}"), || {
         let log = process.tail(60);
         let line = log
@@ -321,6 +326,34 @@ async fn a_dock_is_asked_for_its_aircrafts_video() {
         .and_then(|s| s.last()?["note"].as_str())
         .unwrap_or_default();
     assert!(note.contains("no service for message"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_stream_that_goes_is_an_order_that_was_done() {
+    if !have("mosquitto_sub") || !have("ffmpeg") {
+        return;
+    }
+    let gateway = Gateway::start(Setup::default()).await;
+    gateway.device("bc-01", "bodycam", None);
+    let eve = gateway.user("eve", "operator");
+    let device = listening(&gateway, "device", "bc-01", "kerbside/v1/bc-01/down/#");
+    let start = json!({"kind": "live_start", "camera": "main"});
+    let id = given(&gateway, &eve, "bc-01", &start).await;
+    let asked = got(&device, &id).await;
+    let url = format!("rtsp://127.0.0.1:{}/bc-01/main", gateway.ports.rtsp);
+    assert_eq!(asked["url"], json!(url));
+    until_state(&gateway, &eve, &id, "delivered").await;
+    let url = gateway.rtsp_as("bc-01", "bc-01/main");
+    let mut camera = tools::ffmpeg_push(gateway.dir(), &url, "tcp");
+    let order = until_state(&gateway, &eve, &id, "read").await;
+    assert!(order.to_string().contains("the stream is live"), "{order}");
+
+    let stop = json!({"kind": "live_stop", "camera": "main"});
+    let id = given(&gateway, &eve, "bc-01", &stop).await;
+    assert_eq!(got(&device, &id).await["camera"], "main");
+    until_state(&gateway, &eve, &id, "delivered").await;
+    camera.kill().await;
+    until_state(&gateway, &eve, &id, "read").await;
 }
 
 #[tokio::test]
