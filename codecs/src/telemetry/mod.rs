@@ -8,7 +8,7 @@ mod field;
 mod json;
 pub mod order;
 pub mod report;
-pub mod topics;
+mod topics;
 
 pub use report::{Answer, Datum, Fault, Fix, Report, Said, Sos};
 

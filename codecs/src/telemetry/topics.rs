@@ -4,23 +4,33 @@
 
 use super::{Codecs, find};
 
-/// Filters over all topics on which devices speak to us; none matches what we say to them.
-pub const UPLINKS: [&str; 9] = [
+/// Filters over the topics on which devices speak to us; none matches what we say to them.
+const UPLINKS: [&str; 14] = [
     "kerbside/v1/+/report",
     "kerbside/v1/+/sos",
+    "kerbside/v1/+/ack",
+    "kerbside/v1/+/online",
     "thing/product/+/osd",
     "thing/product/+/state",
     "thing/product/+/status",
     "thing/product/+/events",
     "thing/product/+/requests",
     "thing/product/+/services_reply",
+    "thing/product/+/drc/up",
     "sys/product/+/status",
+    "owntracks/+/+",
+    "owntracks/+/+/event",
 ];
 
 impl Codecs {
     /// The device that an uplink topic names; None: no protocol of ours.
     pub fn speaker_of<'a>(&self, topic: &'a str) -> Option<&'a str> {
         find(topic).map(|(_, speaker, _)| speaker)
+    }
+
+    /// What a client of a foreign broker has to subscribe to, to hear all devices.
+    pub fn uplinks(&self) -> Vec<String> {
+        UPLINKS.map(str::to_owned).to_vec()
     }
 }
 
@@ -29,13 +39,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_uplink_names_its_device() {
+    fn uplinks_name_their_device_and_are_no_downlinks() {
         let codecs = Codecs::default();
-        for filter in UPLINKS {
+        let mut known = 0;
+        for filter in codecs.uplinks() {
             let topic = filter.replace('+', "bc-01");
-            assert_eq!(codecs.speaker_of(&topic), Some("bc-01"), "{topic}");
+            assert!(
+                matches!(codecs.speaker_of(&topic), None | Some("bc-01")),
+                "{topic}"
+            );
             assert!(!codecs.may_subscribe("bc-01", &topic), "{topic}");
+            known += usize::from(codecs.speaker_of(&topic).is_some());
         }
+        assert!(known >= 9, "{known}");
         for topic in ["kerbside/v1/bc-01/down/order", "x", "$SYS/broker"] {
             assert_eq!(codecs.speaker_of(topic), None, "{topic}");
         }

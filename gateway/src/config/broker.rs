@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use kerbside_codecs::telemetry::topics::UPLINKS;
-
 use super::Broker;
 use super::secret::{self, Credentials};
 use super::table::{Found, Table};
@@ -37,14 +35,14 @@ pub(super) fn read(mut t: Table<'_>, box_id: &str, credentials: &Credentials) ->
     let topics_at = topics.as_ref().map(|f| f.at.clone());
     let topics: Vec<String> = match topics.and_then(Found::list) {
         Some(list) => list.into_iter().filter_map(|f| f.read(filter)).collect(),
-        None => UPLINKS.map(str::to_owned).to_vec(),
+        None => Vec::new(),
     };
     let qos = t
         .optional("qos")
         .and_then(|f| f.integer(0..=1))
         .map_or(1, |n| u8::from(n == 1));
     t.finish();
-    if let Some(at) = topics_at.filter(|_| topics.is_empty() || topics.len() > TOPICS_MAX) {
+    if let Some(at) = topics_at.filter(|_| !(1..=TOPICS_MAX).contains(&topics.len())) {
         at.fault(format!(
             "must have 1 to {TOPICS_MAX} filters; leave it out for those of all protocols"
         ));

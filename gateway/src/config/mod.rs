@@ -103,6 +103,7 @@ pub struct Broker {
     pub client_id: String,
     /// Group of a shared subscription; None: all of it comes here.
     pub share: Option<String>,
+    /// Filters; empty: those of all protocols of this box.
     pub topics: Vec<String>,
     /// 0 or 1.
     pub qos: u8,

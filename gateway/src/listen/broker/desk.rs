@@ -86,7 +86,13 @@ impl Desk {
         mut shutdown: watch::Receiver<bool>,
     ) {
         let c = &self.broker.config;
-        tracing::info!(host = c.host, port = c.port, client_id = c.client_id, topics = ?c.topics, "devices come by a broker");
+        tracing::info!(
+            host = c.host,
+            port = c.port,
+            client_id = c.client_id,
+            share = c.share,
+            "devices come by a broker"
+        );
         self.away("not connected yet");
         let mut revocations = self.broker.registry.revocations();
         let mut sweep = tokio::time::interval(SWEEP);
@@ -289,10 +295,14 @@ impl Desk {
 
     fn filters(&self) -> Vec<Filter> {
         let c = &self.broker.config;
-        let all = c.topics.iter().map(|topic| {
+        let topics = match c.topics.as_slice() {
+            [] => self.broker.codecs.uplinks(),
+            given => given.to_vec(),
+        };
+        let all = topics.into_iter().map(|topic| {
             let path = match &c.share {
                 Some(group) => format!("$share/{group}/{topic}"),
-                None => topic.clone(),
+                None => topic,
             };
             Filter {
                 retain_forward_rule: RetainForwardRule::Never,
