@@ -11,6 +11,8 @@ mod journal;
 mod pass;
 mod receipt;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::path::Path;
