@@ -245,11 +245,9 @@ impl Fleet {
             .or_else(|| own.map(|s| s.id.clone()))
     }
 
-    /// Has the device, or the dock it hangs on, a live session?
+    /// Has the device a live session of its own?
     pub fn is_online(&self, device: &DeviceId) -> bool {
-        self.speaker_of(device)
-            .and_then(|id| self.find(&id))
-            .is_some_and(|s| s.is_online())
+        self.find(device).is_some_and(|s| s.is_online())
     }
 
     /// How the device speaks; None: it said nothing yet.

@@ -7,6 +7,7 @@ use kerbside_sim::harness::{Feed, Gateway, Setup, eventually, free_port, until};
 use kerbside_sim::process::Process;
 use serde_json::json;
 
+use crate::bad_input::{Unmount, fill};
 use crate::{LIMIT, report};
 
 /// A Mosquitto that remembers sessions over a restart.
@@ -382,4 +383,72 @@ async fn a_broker_that_goes_is_told_and_found_again() {
     .await;
     feed.until_at(LIMIT, "bc-01", lat).await;
     assert_eq!(ready().await, Some((200, "ready".to_owned())));
+}
+
+#[tokio::test]
+async fn what_the_disk_refuses_stays_with_the_broker() {
+    if !have("mosquitto_pub") {
+        return;
+    }
+    let mount = tempfile::tempdir().unwrap();
+    let path = mount.path().to_str().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs", path])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !mounted {
+        eprintln!("skipped: a small file system cannot be mounted here (needs root)");
+        return;
+    }
+    let _unmount = Unmount(path.to_owned());
+    let broker = Mosquitto::start().await;
+    let gateway = Gateway::start(Setup {
+        state: Some(mount.path().join("state")),
+        ..broker.setup("box-1")
+    })
+    .await;
+    gateway.device("bc-01", "bodycam", None);
+    let eve = gateway.user("eve", "operator");
+    connected(&gateway).await;
+    let filler = mount.path().join("filler");
+    fill(&filler);
+    let mut calls = 0;
+    eventually(LIMIT, "a call is refused", async || {
+        calls += 1;
+        let call = json!({"id": format!("call-{calls}"), "note": "x".repeat(900)});
+        broker
+            .publish("kerbside/v1/bc-01/sos", &call.to_string())
+            .await;
+        (gateway
+            .metric("kerbside_broker_messages_total", &["refused"])
+            .await
+            >= 1.0)
+            .then_some(())
+    })
+    .await;
+    let url = format!("{}/api/v1/devices/bc-01/orders", gateway.http());
+    let client = reqwest::Client::new();
+    let order = json!({"kind": "message", "text": "x".repeat(2000)});
+    // Half-used pages may still take a few.
+    eventually(LIMIT, "orders are refused too", async || {
+        let answer = client
+            .post(&url)
+            .bearer_auth(&eve)
+            .json(&order)
+            .send()
+            .await;
+        (answer.ok()?.status().as_u16() == 503).then_some(())
+    })
+    .await;
+    std::fs::remove_file(&filler).unwrap();
+    eventually(LIMIT, "all calls are events", async || {
+        let (_, said) = gateway.get("/api/v1/events?limit=500", &eve).await;
+        let known = said["events"]
+            .as_array()?
+            .iter()
+            .filter(|e| e["kind"] == "sos")
+            .count();
+        (known >= calls).then_some(())
+    })
+    .await;
 }

@@ -164,7 +164,7 @@ impl Orders {
                     tracing::debug!(order = %order.id, %device, error = %e, "an order waits");
                 }
                 Err(_) => {
-                    tracing::warn!(order = %order.id, %device, "the device's actor is slow; its order waits")
+                    tracing::warn!(order = %order.id, %device, "the device's actor is slow; its order waits");
                 }
             }
         }

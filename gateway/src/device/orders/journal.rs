@@ -69,7 +69,7 @@ impl Journal {
                 match serde_json::from_str(&body?) {
                     Ok(order) => all.push(order),
                     Err(e) => {
-                        tracing::warn!(error = %e, "an order in orders.db cannot be read; it is left out")
+                        tracing::warn!(error = %e, "an order in orders.db cannot be read; it is left out");
                     }
                 }
             }

@@ -103,7 +103,12 @@ impl Desk {
                 _ = shutdown.wait_for(|stop| *stop) => break,
                 Some((ticket, outcome)) = self.done.recv() => self.ended(ticket, outcome),
                 Ok(()) = revocations.changed() => self.cut_revoked(),
-                Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    if let Err(e) = ended {
+                        tracing::error!(error = %e, "the session of a device behind the broker had died; its messages come again");
+                        self.leaving = true;
+                    }
+                }
                 _ = sweep.tick() => self.sweep(),
                 what = said.recv(), if self.window.has_room() => match what {
                     Some(what) => self.hear(what),

@@ -78,11 +78,14 @@ impl Session {
             )
             .await;
         let Ok(opened) = opened else {
-            while let Some((ticket, up)) = self.messages.recv().await {
+            // What came so far; the next message begins another attempt.
+            let mut next = self.messages.recv().await;
+            while let Some((ticket, up)) = next {
                 up.shed("busy");
                 if self.outcomes.send((ticket, Outcome::Busy)).await.is_err() {
                     return;
                 }
+                next = self.messages.try_recv().ok();
             }
             return;
         };

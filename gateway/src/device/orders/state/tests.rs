@@ -134,7 +134,7 @@ fn an_order_that_comes_back_waits_and_is_sent_again() {
     let mut b = Book::default();
     let (id, me) = (given(&mut b), device("bc-01"));
     b.returned(id, Some("away".into()), T0);
-    assert_eq!(b.unsent(T0), [me.clone()]);
+    assert_eq!(b.unsent(T0), vec![me.clone()]);
     assert_eq!(b.take(&me, T0).len(), 1);
     b.step(id, Stage::Sent, None, T0);
     assert!(b.returned(id, None, T0).is_none(), "never back from sent");
