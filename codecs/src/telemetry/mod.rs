@@ -13,8 +13,10 @@ pub mod klv;
 pub mod mapping;
 pub mod mavlink;
 pub mod nmea;
+pub mod order;
 mod owntracks;
 pub mod report;
+mod topics;
 
 pub use mapping::Mapping;
 pub use report::{Answer, Datum, Fault, Fix, Report, Said, Sos};

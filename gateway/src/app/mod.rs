@@ -3,6 +3,7 @@
 //! Here: construction, signals, the clockwork that moves facts between rooms. Not here: any decision about them.
 
 mod clockwork;
+mod places;
 mod sockets;
 
 use std::path::Path;
@@ -18,8 +19,9 @@ use tokio::time::timeout;
 
 use crate::config::{Config, Source, Tls};
 use crate::device::Fleet;
+use crate::device::orders::{OrderBook, Orders};
 use crate::ids::DeviceId;
-use crate::listen::{datagram, mqtt, pull, rtsp};
+use crate::listen::{broker, datagram, mqtt, pull, rtsp};
 use crate::outbox::Outbox;
 use crate::picture::{Grid, Picture, Rules};
 use crate::registry::{Guard, Registry};
@@ -80,7 +82,20 @@ async fn serve(
         tracing::info!(?formats, "formats of vendors");
     }
     let codecs = Arc::new(Codecs::new(config.formats.clone()));
-    let fleet = Fleet::start(registry.clone(), picture.clone(), codecs.clone());
+    let book = OrderBook::open(state_dir)?;
+    let fleet = Fleet::start(
+        registry.clone(),
+        picture.clone(),
+        codecs.clone(),
+        book.clone(),
+    );
+    let orders = Orders::new(
+        book.clone(),
+        fleet.clone(),
+        registry.clone(),
+        streams.clone(),
+        places::places(&config),
+    );
     let ready = Arc::new(Ready::default());
 
     let webrtc = match config.listen.webrtc {
@@ -112,6 +127,7 @@ async fn serve(
         streams: streams.clone(),
         webrtc: webrtc.clone(),
         ready: ready.clone(),
+        orders: orders.clone(),
         config: config.clone(),
     });
     let mut screen_tasks = Vec::new();
@@ -142,7 +158,7 @@ async fn serve(
     );
     rtsp_shared.limits = config.rtsp.clone();
     let rtsp_shared = Arc::new(rtsp_shared);
-    let mut device_tasks = Vec::new();
+    let mut device_tasks = vec![actix_rt::spawn(orders.work(devices.clone()))];
     for (key, addr, tls) in with_tls(
         "rtsp",
         config.listen.rtsp,
@@ -180,6 +196,18 @@ async fn serve(
         )));
     }
 
+    if let Some(b) = &config.broker {
+        let room = broker::Broker {
+            config: b.clone(),
+            packet_bytes_max: config.mqtt.packet_bytes_max,
+            devices_max: config.mqtt.connections_max,
+            registry: registry.clone(),
+            fleet: fleet.clone(),
+            codecs: codecs.clone(),
+            ready: ready.clone(),
+        };
+        device_tasks.push(actix_rt::spawn(broker::serve(room, devices.clone())));
+    }
     let mqtt_shared =
         mqtt::Shared::new(registry.clone(), guard, fleet, codecs, config.mqtt.clone());
     for (key, addr, tls) in with_tls(
@@ -239,6 +267,7 @@ async fn serve(
         );
     }
     outbox.close().await;
+    finished("orders", vec![io.spawn_blocking(move || book.close())]).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -77,7 +77,7 @@ pub(super) fn load_with(
     };
 
     let gateway = gateway_toml.map(|s| {
-        let g = gateway::read(&s);
+        let g = gateway::read(&s, credentials);
         close(s);
         g
     });
@@ -124,10 +124,12 @@ pub(super) fn load_with(
             listen: g.listen,
             tls: g.tls,
             mqtt: g.mqtt,
+            broker: g.broker,
             rtsp: g.rtsp,
             streams: g.streams,
             webrtc: g.webrtc,
             drain_max: g.drain_max,
+            orders_host: g.orders_host,
             cameras,
             formats: formats.unwrap_or_default(),
             sources,

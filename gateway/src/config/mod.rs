@@ -3,6 +3,7 @@
 //! Here: the values with their defaults, and how faults are told (`file:line: key: reason`, all of them).
 //! Not here: secrets. They are systemd credentials (`*_credential`) or files named by a `*_file` key.
 
+mod broker;
 mod formats;
 mod gateway;
 mod geojson;
@@ -37,10 +38,14 @@ pub struct Config {
     pub listen: Listen,
     pub tls: Tls,
     pub mqtt: Mqtt,
+    /// Devices come by this broker too; None: only by our own ports.
+    pub broker: Option<Broker>,
     pub rtsp: Rtsp,
     pub streams: StreamsLimits,
     pub webrtc: WebRtc,
     pub drain_max: Duration,
+    /// Name or address of this box for devices that are ordered to publish; None: found out.
+    pub orders_host: Option<String>,
     pub cameras: Vec<Camera>,
     /// Vendors' JSON over MQTT.
     pub formats: Vec<Mapping>,
@@ -94,6 +99,24 @@ pub struct Mqtt {
     pub receive_max: u16,
     /// Time for CONNECT to arrive.
     pub connect_timeout: Duration,
+}
+
+/// A foreign MQTT broker whose client we are.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    pub host: String,
+    pub port: u16,
+    /// The authority (PEM) of the broker's certificate; None: without TLS.
+    pub ca_file: Option<PathBuf>,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub client_id: String,
+    /// Group of a shared subscription; None: all of it comes here.
+    pub share: Option<String>,
+    /// Filters; empty: those of all protocols of this box.
+    pub topics: Vec<String>,
+    /// 0 or 1.
+    pub qos: u8,
 }
 
 #[derive(Clone, Debug)]

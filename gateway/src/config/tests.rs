@@ -495,6 +495,51 @@ sub_stream = "gate-2/main"
 }
 
 #[test]
+fn faults_of_the_broker() {
+    let told = faults(&[(
+        "gateway.toml",
+        "box_id = \"b\"\n[orders]\nhost = \"http://box\"\n[broker]\nurl = \"mqtt://u:p@box:1884\"\nusername = \"k\"\n\
+         topics = [\"a/#/b\"]\nqos = 2\nshare = \"a/b\"\n",
+    )]);
+    for (line, word) in [
+        (3, "orders.host"),
+        (5, "without a name or password"),
+        (7, "no topic filter"),
+        (8, "broker.qos"),
+        (9, "broker.share"),
+    ] {
+        let at = format!("gateway.toml:{line}:");
+        assert!(
+            told.iter().any(|f| f.starts_with(&at) && f.contains(word)),
+            "{word}: {told:?}"
+        );
+    }
+    let told = faults(&[(
+        "gateway.toml",
+        "box_id = \"b\"\n[broker]\nurl = \"mqtts://box\"\nusername = \"k\"\n",
+    )]);
+    assert!(
+        told[0].contains("ca_file") && told[1].contains("password_file"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_broker_needs_its_address_only() {
+    let dir = dir(&[(
+        "gateway.toml",
+        "box_id = \"b\"\n[broker]\nurl = \"mqtt://127.0.0.1\"\n",
+    )]);
+    let b = load(dir.path()).unwrap().broker.unwrap();
+    assert_eq!((b.host.as_str(), b.port, b.qos), ("127.0.0.1", 1883, 1));
+    assert_eq!(
+        (b.client_id.as_str(), b.share.as_deref()),
+        ("b", Some("kerbside"))
+    );
+    assert!(b.topics.is_empty() && b.ca_file.is_none());
+}
+
+#[test]
 fn faults_of_the_grid() {
     let text = "{\"type\": \"FeatureCollection\", \"features\": [\n{},\n{\"id\": \"bowtie\"}\n]}";
     assert_eq!(
@@ -659,6 +704,8 @@ fn the_shown_defaults_are_the_defaults() {
         ("tls/cert.pem", "x"),
         ("tls/key.pem", "x"),
         ("tls/joint-ca.pem", "x"),
+        ("tls/broker-ca.pem", "x"),
+        ("secrets/broker", "x"),
         ("secrets/gate-1", "x"),
         ("secrets/uav-7", KEY),
         ("secrets/joint-token", "x"),

@@ -6,10 +6,12 @@ use std::sync::{Arc, LazyLock};
 use actix::{Actor, Context, Handler, Message, MessageResult, Response, ResponseFuture};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use kerbside_codecs::telemetry::{Decoded, Fault, Report, Speaker, SubDevice};
+use kerbside_codecs::telemetry::order::Dialect;
+use kerbside_codecs::telemetry::{Decoded, Fault, Report, Said, Speaker, SubDevice};
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
+use super::orders::OrderBook;
 use super::state::{Open, Presence, Sent, State};
 use super::{Downlink, SUB_DEVICES_MAX, Uplink, downlink};
 use crate::ids::{DeviceId, SessionId, is_id};
@@ -40,6 +42,7 @@ pub(super) struct Wiring {
     pub registry: Registry,
     pub owner: Owner,
     pub decode: Decode,
+    pub orders: OrderBook,
 }
 
 /// Who owns a report once it is told.
@@ -180,6 +183,9 @@ impl DeviceActor {
         if allowed.len() < subs.len() {
             tracing::debug!(device = %self.id, announced = subs.len(), allowed = allowed.len(), "some announced sub-devices were refused");
         }
+        for sub in allowed.iter().filter_map(|s| DeviceId::parse(s).ok()) {
+            self.wiring.orders.listening(&sub);
+        }
         self.topology.send_replace(allowed);
     }
 
@@ -297,6 +303,13 @@ impl Handler<Hear> for DeviceActor {
             || !decoded.answers.is_empty()
             || decoded.topology.is_some()
             || decoded.faults.is_empty();
+        for mut answer in decoded.answers.drain(..) {
+            // That a service was started is not that it did its work: the stream tells.
+            if answer.said == Said::Read && Dialect::of_topic(&up.topic) == Some(Dialect::Dji) {
+                answer.said = Said::Delivered;
+            }
+            self.wiring.orders.answer(&self.id, answer);
+        }
         let facts = self.facts(&mut decoded, up.arrived);
         let down = self.state.queue(session);
         let owner = self.wiring.owner.clone();
@@ -304,11 +317,9 @@ impl Handler<Hear> for DeviceActor {
         let conclude = move || {
             for reply in replies {
                 match &down {
-                    Some(down) => down.push(Downlink {
-                        topic: reply.topic,
-                        payload: reply.payload.into(),
-                        qos: 1,
-                    }),
+                    Some(down) => {
+                        down.push(Downlink::new(reply.topic, reply.payload.into(), 1));
+                    }
                     None => downlink::dropped("session_ended"),
                 }
             }

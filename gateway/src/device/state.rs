@@ -160,11 +160,11 @@ mod tests {
     }
 
     fn order() -> Downlink {
-        Downlink {
-            topic: "kerbside/v1/bc-01/down/x".into(),
-            payload: Bytes::from_static(b"{}"),
-            qos: 1,
-        }
+        Downlink::new(
+            "kerbside/v1/bc-01/down/x".into(),
+            Bytes::from_static(b"{}"),
+            1,
+        )
     }
 
     #[test]

@@ -16,6 +16,8 @@ use super::serve::Client;
 /// Conditions for being ready, each with the reason while it is not met. Starts with one: the gateway is starting.
 pub struct Ready {
     unmet: Mutex<BTreeMap<&'static str, String>>,
+    /// What does not work although the gateway is ready.
+    degraded: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Default for Ready {
@@ -23,6 +25,7 @@ impl Default for Ready {
         let starting = ("start", "the gateway is starting".to_owned());
         Self {
             unmet: Mutex::new(BTreeMap::from([starting])),
+            degraded: Mutex::default(),
         }
     }
 }
@@ -43,6 +46,23 @@ impl Ready {
         }
     }
 
+    /// Says that something works (None), or not, without which the gateway does the rest of its work.
+    pub fn degrade(&self, what: &'static str, why: Option<&str>) {
+        let mut all = self.degraded.lock();
+        match why {
+            Some(why) => all.insert(what, why.to_owned()),
+            None => all.remove(what),
+        };
+    }
+
+    /// One line for each thing that does not work.
+    pub fn degraded(&self) -> Vec<String> {
+        let all = self.degraded.lock();
+        all.iter()
+            .map(|(name, why)| format!("degraded: {name}: {why}"))
+            .collect()
+    }
+
     /// One line for each condition that is not met; empty: ready.
     pub fn unmet(&self) -> Vec<String> {
         let all = self.unmet.lock();
@@ -59,7 +79,9 @@ pub(super) async fn healthz() -> &'static str {
 pub(super) async fn readyz(State(room): State<Arc<Room>>) -> Response {
     let unmet = room.ready.unmet();
     if unmet.is_empty() {
-        "ready".into_response()
+        let mut lines = vec!["ready".to_owned()];
+        lines.extend(room.ready.degraded());
+        lines.join("\n").into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, unmet.join("\n")).into_response()
     }
@@ -97,5 +119,10 @@ mod tests {
         assert_eq!(ready.unmet(), ["outbox: the disk is full"]);
         ready.set("outbox", None);
         assert!(ready.unmet().is_empty());
+        ready.degrade("broker", Some("away"));
+        assert!(ready.unmet().is_empty(), "it is ready all the same");
+        assert_eq!(ready.degraded(), ["degraded: broker: away"]);
+        ready.degrade("broker", None);
+        assert!(ready.degraded().is_empty());
     }
 }

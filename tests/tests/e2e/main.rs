@@ -3,7 +3,9 @@
 //! Build the gateway first (`cargo build -p kerbside`; `make test` does), or name it in `KERBSIDE_BIN`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod answers;
 mod bad_input;
+mod broker;
 mod browser;
 mod codecs;
 mod crash;
@@ -17,6 +19,7 @@ mod isolation;
 mod mqtt;
 mod netem;
 mod ops;
+mod orders;
 mod picture;
 mod raw_rtsp;
 mod rtsp;

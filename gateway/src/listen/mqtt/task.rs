@@ -244,6 +244,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.inbuf.is_empty() {
             self.inbuf = BytesMut::new();
         }
+        if self.a.session.poll_listening() {
+            self.shared.fleet.listening(&self.a.device);
+        }
         self.hand_over()?;
         while self.a.session.wants_downlinks()
             && let Some(d) = self.a.queue.pop()
