@@ -285,4 +285,4 @@ fn fix(fields: &Fields, datum: Datum, r: &mut Reader<'_, '_>) -> Option<Fix> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

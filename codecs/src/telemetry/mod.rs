@@ -295,7 +295,8 @@ mod tests {
         assert!(d.reports[0].fix.is_some());
     }
 
-    const TOPICS: [&str; 13] = [
+    const TOPICS: [&str; 14] = [
+        "acme/a/pos",
         "kerbside/v1/a/report",
         "kerbside/v1/a/sos",
         "kerbside/v1/a/ack",
@@ -313,7 +314,13 @@ mod tests {
 
     fn check(topic: &str, payload: &[u8]) {
         let arrived_ms = 1_795_219_200_000;
-        let d = decode("a", topic, payload, arrived_ms);
+        let speaker = Speaker {
+            device: "a",
+            datum: Datum::Gcj02,
+            aircraft: Some("uav-1"),
+        };
+        let codecs = Codecs::new(vec![mapping::tests::mapping("acme/{device}/pos")]);
+        let d = codecs.decode(speaker, topic, payload, arrived_ms);
         assert!(d.reports.len() <= 256);
         for r in &d.reports {
             assert!(is_id(&r.device));
@@ -379,6 +386,10 @@ mod tests {
             "tid",
             "bid",
             "mode_code",
+            "gps",
+            "valid",
+            "spd",
+            "t",
             "sight",
             "corners",
             "target",

@@ -21,7 +21,7 @@ fn test(text: &str, values: &[&str]) -> Test {
     }
 }
 
-fn mapping(topic: &str) -> Mapping {
+pub fn mapping(topic: &str) -> Mapping {
     Mapping {
         name: "acme".into(),
         topic: Topic::parse(topic).unwrap(),
