@@ -39,6 +39,7 @@ const REQUESTS: [&str; 9] = [
 
 pub const CODEC: Codec = Codec {
     up,
+    or: |_| None,
     down,
     for_sub_devices: true,
     decode,

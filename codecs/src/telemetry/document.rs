@@ -10,6 +10,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use super::{Fault, PAYLOAD_MAX};
 
+/// Most values of a message: 256 reports have some 5,000. It bounds the memory, and how long a key is searched for.
+const VALUES_MAX: usize = 32_768;
+
 /// One value with the key it stands under (empty in lists), and where its next sibling is.
 struct Node<'a> {
     key: Cow<'a, str>,
@@ -31,7 +34,7 @@ enum Value<'a> {
 pub struct Document<'a>(Vec<Node<'a>>);
 
 impl<'a> Document<'a> {
-    /// At most [`PAYLOAD_MAX`] bytes; depth is bounded by `serde_json` (128).
+    /// At most [`PAYLOAD_MAX`] bytes and [`VALUES_MAX`] values; depth is bounded by `serde_json` (128).
     pub fn parse(payload: &'a [u8]) -> Result<Self, Fault> {
         if payload.len() > PAYLOAD_MAX {
             return Err(Fault::TooLarge);
@@ -39,14 +42,17 @@ impl<'a> Document<'a> {
         // A member takes some 16 bytes of text.
         let mut nodes = Vec::with_capacity(payload.len() / 16 + 4);
         let mut text = serde_json::Deserializer::from_slice(payload);
-        Reading {
+        let read = Reading {
             key: Cow::Borrowed(""),
             nodes: &mut nodes,
         }
         .deserialize(&mut text)
-        .and_then(|()| text.end())
-        .map_err(|_| Fault::NotJson)?;
-        Ok(Self(nodes))
+        .and_then(|()| text.end());
+        match read {
+            Ok(()) => Ok(Self(nodes)),
+            Err(_) if nodes.len() >= VALUES_MAX => Err(Fault::TooLarge),
+            Err(_) => Err(Fault::NotJson),
+        }
     }
 
     pub fn root(&self) -> Item<'_> {
@@ -187,18 +193,20 @@ struct Reading<'n, 'a> {
 
 impl<'a> Reading<'_, 'a> {
     fn leaf<E: Error>(self, value: Value<'a>) -> Result<(), E> {
-        let (nodes, at) = self.open(value);
+        let (nodes, at) = self.open(value)?;
         close(nodes, at)
     }
 }
 
 impl<'n, 'a> Reading<'n, 'a> {
-    fn open(self, value: Value<'a>) -> (&'n mut Vec<Node<'a>>, usize) {
+    fn open<E: Error>(self, value: Value<'a>) -> Result<(&'n mut Vec<Node<'a>>, usize), E> {
         let Self { key, nodes } = self;
-        let next = 0;
+        let (at, next) = (nodes.len(), 0);
+        if at >= VALUES_MAX {
+            return Err(E::custom("too many values"));
+        }
         nodes.push(Node { key, value, next });
-        let at = nodes.len() - 1;
-        (nodes, at)
+        Ok((nodes, at))
     }
 }
 
@@ -252,7 +260,7 @@ impl<'a> Visitor<'a> for Reading<'_, 'a> {
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<(), A::Error> {
-        let (nodes, at) = self.open(Value::List);
+        let (nodes, at) = self.open(Value::List)?;
         loop {
             let item = Reading {
                 key: Cow::Borrowed(""),
@@ -265,7 +273,7 @@ impl<'a> Visitor<'a> for Reading<'_, 'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
-        let (nodes, at) = self.open(Value::Object);
+        let (nodes, at) = self.open(Value::Object)?;
         while let Some(key) = map.next_key_seed(Key)? {
             map.next_value_seed(Reading {
                 key,
@@ -365,6 +373,9 @@ mod tests {
         );
         assert_eq!(fault(&vec![b' '; PAYLOAD_MAX + 1]), Some(Fault::TooLarge));
         assert_eq!(fault(b"18446744073709551615"), None);
+        let many = |n: usize| format!("[{}]", vec!["0"; n].join(","));
+        assert_eq!(fault(many(VALUES_MAX - 1).as_bytes()), None);
+        assert_eq!(fault(many(VALUES_MAX).as_bytes()), Some(Fault::TooLarge));
     }
 
     proptest! {

@@ -19,6 +19,7 @@ const COORDINATES: Names = Names {
 
 pub const CODEC: Codec = Codec {
     up,
+    or: |_| None,
     down,
     for_sub_devices: false,
     decode,

@@ -7,6 +7,8 @@ mod path;
 mod topic;
 mod unit;
 
+use std::cell::RefCell;
+
 use super::document::{Document, Item};
 use super::field::{self, TEXT_MAX};
 use super::report::{Property, Sos, Value};
@@ -83,7 +85,12 @@ impl Mapping {
     }
 
     fn is_for(&self, root: Item<'_>) -> bool {
-        let there = Place { root, item: root };
+        let found = Found::default();
+        let there = Place {
+            root,
+            item: root,
+            found: &found,
+        };
         self.when.iter().all(|t| t.holds(there) == Some(true))
     }
 }
@@ -111,7 +118,15 @@ pub(super) fn decode<'m>(
 
 fn read(mapping: &Mapping, speaker: Speaker<'_>, root: Item<'_>) -> Decoded {
     let mut decoded = Decoded::default();
-    let one = |item| report(mapping, speaker, Place { root, item });
+    let found = Found::default();
+    let one = |item| {
+        let at = Place {
+            root,
+            item,
+            found: &found,
+        };
+        report(mapping, speaker, at)
+    };
     let Some(path) = &mapping.positions else {
         match root.as_object() {
             Some(_) => decoded.reports.push(one(root)),
@@ -136,22 +151,36 @@ fn read(mapping: &Mapping, speaker: Speaker<'_>, root: Item<'_>) -> Decoded {
     decoded
 }
 
+/// Paths from the message's root, each looked up once and not for every report of a list.
+type Found<'d> = RefCell<Vec<(*const Path, Option<Item<'d>>)>>;
+
 /// Where paths start.
 #[derive(Clone, Copy)]
-struct Place<'d> {
+struct Place<'d, 'f> {
     root: Item<'d>,
     item: Item<'d>,
+    found: &'f Found<'d>,
 }
 
-impl<'d> Place<'d> {
+impl<'d> Place<'d, '_> {
     fn find(self, path: &Path) -> Option<Item<'d>> {
-        path.find(self.root, self.item)
+        if !path.is_from_root() {
+            return path.find(self.root, self.item);
+        }
+        let mut found = self.found.borrow_mut();
+        let known = found.iter().find(|(p, _)| std::ptr::eq(*p, path));
+        if let Some((_, item)) = known {
+            return *item;
+        }
+        let item = path.find(self.root, self.item);
+        found.push((path, item));
+        item
     }
 }
 
 impl Test {
     /// None: there is no such field.
-    fn holds(&self, at: Place<'_>) -> Option<bool> {
+    fn holds(&self, at: Place<'_, '_>) -> Option<bool> {
         let item = at.find(&self.path)?;
         let text = match item.as_flag() {
             Some(b) => Some(if b { "true" } else { "false" }.into()),
@@ -170,12 +199,12 @@ impl Test {
 }
 
 /// Reads fields of one report, and notes what is wrong.
-struct Reader<'d> {
-    at: Place<'d>,
+struct Reader<'d, 'f> {
+    at: Place<'d, 'f>,
     faults: Vec<Fault>,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn number(&mut self, of: Option<&Number>, min: f64, max: f64) -> Option<f64> {
         let of = of?;
         let n = of.scale.read(self.at.find(&of.path)?);
@@ -198,7 +227,7 @@ impl Reader<'_> {
     }
 }
 
-fn report(mapping: &Mapping, speaker: Speaker<'_>, at: Place<'_>) -> Report {
+fn report(mapping: &Mapping, speaker: Speaker<'_>, at: Place<'_, '_>) -> Report {
     let fields = &mapping.fields;
     let mut r = Reader {
         at,
@@ -233,7 +262,7 @@ fn report(mapping: &Mapping, speaker: Speaker<'_>, at: Place<'_>) -> Report {
     }
 }
 
-fn fix(fields: &Fields, datum: Datum, r: &mut Reader<'_>) -> Option<Fix> {
+fn fix(fields: &Fields, datum: Datum, r: &mut Reader<'_, '_>) -> Option<Fix> {
     let (lat, lon) = (fields.lat.as_ref()?, fields.lon.as_ref()?);
     let coordinate = |of: &Number| Some(of.scale.read(r.at.find(&of.path)?));
     let place = match (coordinate(lat), coordinate(lon)) {
@@ -256,4 +285,4 @@ fn fix(fields: &Fields, datum: Datum, r: &mut Reader<'_>) -> Option<Fix> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

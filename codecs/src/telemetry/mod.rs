@@ -111,6 +111,8 @@ struct Message<'a> {
 struct Codec {
     /// An uplink topic → device id and channel; None: not of this protocol.
     up: fn(topic: &str) -> Option<(&str, &str)>,
+    /// Another part of such a topic that may be the device id instead.
+    or: fn(topic: &str) -> Option<&str>,
     /// Is this filter within the downlink of the device?
     down: fn(device: &str, filter: &str) -> bool,
     /// May a device speak for the aircraft it announced?
@@ -151,7 +153,14 @@ impl Codecs {
         arrived_ms: i64,
     ) -> Decoded {
         let mut decoded = match find(topic) {
-            Some((codec, named, channel)) if named == speaker.device || codec.for_sub_devices => {
+            Some((codec, named, channel)) => {
+                let named = match (codec.or)(topic) {
+                    Some(other) if other == speaker.device => other,
+                    _ => named,
+                };
+                if named != speaker.device && !codec.for_sub_devices {
+                    return Decoded::refused(Fault::UnknownTopic);
+                }
                 (codec.decode)(&Message {
                     datum: speaker.datum,
                     aircraft: speaker.aircraft,
@@ -162,7 +171,6 @@ impl Codecs {
                     arrived_ms,
                 })
             }
-            Some(_) => Decoded::refused(Fault::UnknownTopic),
             None => mapping::decode(self.mapped(speaker.device, topic), speaker, payload),
         };
         decoded.drop_future_times(arrived_ms);
@@ -174,6 +182,7 @@ impl Codecs {
         match find(topic) {
             Some((codec, speaker, _)) => {
                 speaker == device
+                    || (codec.or)(topic) == Some(device)
                     || codec.for_sub_devices && sub_devices.iter().any(|s| s == speaker)
             }
             None => self.mapped(device, topic).next().is_some(),
@@ -185,6 +194,19 @@ impl Codecs {
         is_id(device)
             && (CODECS.iter().any(|codec| (codec.down)(device, filter))
                 || self.mappings.iter().any(|m| m.is_down(device, filter)))
+    }
+
+    /// What a client of a foreign broker has to subscribe to for the formats of the configuration.
+    pub fn mapped_uplinks(&self) -> impl Iterator<Item = String> {
+        self.mappings.iter().map(|m| m.topic.filter())
+    }
+
+    /// The device that a topic of a format names, by the first one that has it.
+    pub fn mapped_speaker<'t>(&self, topic: &'t str) -> Option<&'t str> {
+        match find(topic) {
+            Some(_) => None,
+            None => self.mappings.iter().find_map(|m| m.topic.device(topic)),
+        }
     }
 
     /// The mappings by which this topic is the device's own.
@@ -306,7 +328,8 @@ mod tests {
         assert!(d.reports[0].fix.is_some());
     }
 
-    const TOPICS: [&str; 13] = [
+    const TOPICS: [&str; 14] = [
+        "acme/a/pos",
         "kerbside/v1/a/report",
         "kerbside/v1/a/sos",
         "kerbside/v1/a/ack",
@@ -324,7 +347,13 @@ mod tests {
 
     fn check(topic: &str, payload: &[u8]) {
         let arrived_ms = 1_795_219_200_000;
-        let d = decode("a", topic, payload, arrived_ms);
+        let speaker = Speaker {
+            device: "a",
+            datum: Datum::Gcj02,
+            aircraft: Some("uav-1"),
+        };
+        let codecs = Codecs::new(vec![mapping::tests::mapping("acme/{device}/pos")]);
+        let d = codecs.decode(speaker, topic, payload, arrived_ms);
         assert!(d.reports.len() <= 256);
         for r in &d.reports {
             assert!(is_id(&r.device));
@@ -390,6 +419,10 @@ mod tests {
             "tid",
             "bid",
             "mode_code",
+            "gps",
+            "valid",
+            "spd",
+            "t",
             "sight",
             "corners",
             "target",

@@ -1,5 +1,5 @@
-//! OwnTracks (its booklet's "JSON"): `owntracks/{user}/{phone}` and what is below. The user is the device id; a phone
-//! calls itself what it likes.
+//! OwnTracks (its booklet's "JSON"): `owntracks/{user}/{phone}` and what is below. The user is the device id, and a phone
+//! calls itself what it likes; or the phone is the device id, whoever the user is.
 //!
 //! Here: positions and last wills. What else the apps send (waypoints, cards, steps) is taken and not used.
 
@@ -13,6 +13,7 @@ const OBJECTS_MAX: usize = 256;
 
 pub const CODEC: Codec = Codec {
     up,
+    or: phone,
     down,
     for_sub_devices: false,
     decode,
@@ -32,6 +33,10 @@ fn up(topic: &str) -> Option<(&str, &str)> {
         "" | "event" | "waypoint" | "waypoints" | "dump" | "step" | "beacon" | "status" | "info"
     );
     is_ours.then_some((user, channel))
+}
+
+fn phone(topic: &str) -> Option<&str> {
+    split(topic).map(|(_, phone, _)| phone)
 }
 
 fn down(device: &str, filter: &str) -> bool {
@@ -262,8 +267,15 @@ mod tests {
     }
 
     #[test]
-    fn the_user_is_the_device() {
+    fn the_user_or_the_phone_is_the_device() {
         let codecs = Codecs::default();
+        let text = br#"{"_type":"location","lat":37.69,"lon":112.75}"#;
+        for topic in ["owntracks/p1/p2", "owntracks/p2/p1", "owntracks/p1/p1"] {
+            let d = decode("p1", topic, text, NOW);
+            assert_eq!(d.reports[0].device, "p1", "{topic}");
+        }
+        let other = decode("p1", "owntracks/p2/p3", text, NOW);
+        assert_eq!(other, Decoded::refused(Fault::UnknownTopic));
         for (topic, may) in [
             ("owntracks/p1/phone", true),
             ("owntracks/p1/any thing", true),
@@ -271,7 +283,9 @@ mod tests {
             ("owntracks/p1/phone/cmd", false),
             ("owntracks/p1/phone/x", false),
             ("owntracks/p2/phone", false),
-            ("owntracks/p2/p1", false),
+            ("owntracks/p2/p1", true),
+            ("owntracks/p2/p1/event", true),
+            ("owntracks/p2/p1/cmd", false),
             ("owntracks/p1", false),
             ("owntracks/p1/", false),
         ] {

@@ -179,7 +179,10 @@ async fn phones_and_radios_of_others() {
     assert_eq!(feed.devices["r1"]["sos"], true);
     // Nobody speaks for another.
     radio.say("radio/p1/gps", gcj02);
-    radio.say("owntracks/p1/r1", r#"{"_type":"location","lat":1,"lon":2}"#);
+    radio.say(
+        "owntracks/p1/pixel",
+        r#"{"_type":"location","lat":1,"lon":2}"#,
+    );
     radio.all_acknowledged(LIMIT).await;
     assert_eq!(radio.refused.len(), 2, "{:?}", radio.refused);
 }

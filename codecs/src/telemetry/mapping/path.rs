@@ -61,6 +61,11 @@ impl Path {
         Ok(Self { from_root, steps })
     }
 
+    /// Starts with `$`.
+    pub(super) fn is_from_root(&self) -> bool {
+        self.from_root
+    }
+
     /// The value there, unless it is absent or null.
     pub(in crate::telemetry) fn find<'d>(
         &self,

@@ -21,7 +21,7 @@ fn test(text: &str, values: &[&str]) -> Test {
     }
 }
 
-fn mapping(topic: &str) -> Mapping {
+pub fn mapping(topic: &str) -> Mapping {
     Mapping {
         name: "acme".into(),
         topic: Topic::parse(topic).unwrap(),
@@ -189,6 +189,10 @@ fn nobody_speaks_or_listens_for_another() {
     assert!(codecs.may_subscribe("a", "acme/a/cmd"));
     assert!(!codecs.may_subscribe("a", "acme/b/cmd"));
     assert!(!codecs.may_subscribe("a", "acme/+/cmd"));
+    let filters: Vec<_> = codecs.mapped_uplinks().collect();
+    assert_eq!(filters, ["acme/+/+", "acme/+/+", "+/product/a/osd"]);
+    assert_eq!(codecs.mapped_speaker("acme/b/x"), Some("b"));
+    assert_eq!(codecs.mapped_speaker("thing/product/a/osd"), None);
     let other = say(&codecs, "acme/b/x", r#"{"gps":{"lat":1,"lon":2}}"#);
     assert_eq!(other, Decoded::refused(Fault::UnknownTopic));
 }
