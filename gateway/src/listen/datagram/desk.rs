@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    #[actix_rt::test]
+    #[actix::test]
     async fn a_source_is_online_while_it_is_heard() {
         let (tx, mut picture, registry, _dir) = street(None);
         tx.send(up(POSITION)).await.unwrap();
@@ -224,7 +224,7 @@ mod tests {
         assert!(!presence(&mut picture).await, "it was revoked");
     }
 
-    #[actix_rt::test]
+    #[actix::test]
     async fn what_is_not_believed_tells_its_faults_and_nothing_else() {
         let (tx, mut picture, _registry, _dir) = street(Some(SigningKey([1; 32])));
         tx.send(up(POSITION)).await.unwrap();
