@@ -455,7 +455,7 @@ mod tests {
                 .is_empty()
         );
         let d = heard(&mut link, &next(RMC), NOW_MS + 1010);
-        let f = d.reports[0].fix.clone().unwrap();
+        let f = d.reports[0].fix.unwrap();
         assert_eq!(f.alt_m, Some(792.3));
         assert!((f.speed_mps.unwrap() - 5.144_444).abs() < 1e-5);
         assert_eq!(d.reports[0].device_time_ms, Some(NOW_MS + 1000));
@@ -564,7 +564,7 @@ mod tests {
     #[test]
     fn a_receiver_with_a_crooked_map_is_set_right() {
         let d = Link::default().handle("v-1", Datum::Gcj02, line(GGA).as_bytes(), NOW_MS);
-        let f = d.reports[0].fix.clone().unwrap();
+        let f = d.reports[0].fix.unwrap();
         let (lat, lon) = geo::to_wgs84(Datum::Gcj02, 37.69, 112.75);
         assert!((f.lat - lat).abs() < 1e-9 && (f.lon - lon).abs() < 1e-9);
         assert_eq!(f.source_datum, Datum::Gcj02);
