@@ -5,6 +5,7 @@
 
 use time::{Date, Month, PrimitiveDateTime, Time};
 
+use super::report::{Property, Value};
 use super::{Datum, Decoded, Fault, Fix, Report};
 use crate::geo;
 
@@ -48,6 +49,8 @@ struct Epoch {
 struct Gga {
     place: Result<(f64, f64), Fault>,
     alt_m: Option<f64>,
+    /// The geoid's height was not told.
+    alt_is_msl: bool,
     accuracy_m: Option<f64>,
 }
 
@@ -185,10 +188,20 @@ impl Epoch {
         };
         Report {
             device: device.to_owned(),
+            properties: self.reference().into_iter().collect(),
             fix,
             faults,
             ..Report::default()
         }
+    }
+
+    fn reference(&self) -> Option<Property> {
+        let gga = self.gga.filter(|g| g.alt_m.is_some())?;
+        let reference = if gga.alt_is_msl { "msl" } else { "ellipsoid" };
+        Some(Property {
+            name: "alt_reference".into(),
+            value: Value::Text(reference.to_owned()),
+        })
     }
 
     fn fix(&self, lat: f64, lon: f64) -> Fix {
@@ -290,6 +303,7 @@ fn sentence(text: &str, datum: Datum) -> Result<Sentence, Fault> {
             let gga = Gga {
                 place: place(&f, 1, has_fix, datum),
                 alt_m: altitude(field(8), field(10)),
+                alt_is_msl: number(field(10)).is_none(),
                 accuracy_m: accuracy(field(7), quality),
             };
             Ok(Sentence::Gga(time_of_day(field(0))?, gga))
@@ -435,6 +449,7 @@ mod tests {
         assert!((f.lat - 48.117_3).abs() < 1e-9 && (f.lon - 11.516_666_667).abs() < 1e-6);
         assert_eq!(f.alt_m, Some(545.4 + 46.9));
         assert_eq!(f.accuracy_m, Some(4.5));
+        assert_eq!(r.properties[0].value, Value::Text("ellipsoid".to_owned()));
         let r = only("$GPRMC,123519,A,4807.038,N,01131.000,E,022.4,084.4,230394,003.1,W*6A");
         let f = r.fix.unwrap();
         assert!((f.speed_mps.unwrap() - 11.523_555).abs() < 1e-5);
@@ -455,7 +470,7 @@ mod tests {
                 .is_empty()
         );
         let d = heard(&mut link, &next(RMC), NOW_MS + 1010);
-        let f = d.reports[0].fix.clone().unwrap();
+        let f = d.reports[0].fix.unwrap();
         assert_eq!(f.alt_m, Some(792.3));
         assert!((f.speed_mps.unwrap() - 5.144_444).abs() < 1e-5);
         assert_eq!(d.reports[0].device_time_ms, Some(NOW_MS + 1000));
@@ -564,7 +579,7 @@ mod tests {
     #[test]
     fn a_receiver_with_a_crooked_map_is_set_right() {
         let d = Link::default().handle("v-1", Datum::Gcj02, line(GGA).as_bytes(), NOW_MS);
-        let f = d.reports[0].fix.clone().unwrap();
+        let f = d.reports[0].fix.unwrap();
         let (lat, lon) = geo::to_wgs84(Datum::Gcj02, 37.69, 112.75);
         assert!((f.lat - lat).abs() < 1e-9 && (f.lon - lon).abs() < 1e-9);
         assert_eq!(f.source_datum, Datum::Gcj02);

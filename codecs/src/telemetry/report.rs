@@ -40,7 +40,7 @@ pub struct Fix {
     pub lat: f64,
     /// Degrees east, −180..=180.
     pub lon: f64,
-    /// Metres above the WGS-84 ellipsoid.
+    /// Metres above the WGS-84 ellipsoid; above the sea where the property `alt_reference` says `msl`.
     pub alt_m: Option<f64>,
     /// Radius of 68 % confidence, metres, as stated by the device.
     pub accuracy_m: Option<f64>,

@@ -137,8 +137,8 @@ enum Seen<'a> {
 }
 
 fn parse(data: &[u8]) -> Seen<'_> {
-    match data {
-        &[V1, size, _, system, component, message, ..] => {
+    match *data {
+        [V1, size, _, system, component, message, ..] => {
             let size = 6 + usize::from(size);
             let Some(whole) = data.get(..size + 2) else {
                 return Seen::Nothing;
@@ -153,7 +153,7 @@ fn parse(data: &[u8]) -> Seen<'_> {
             };
             check(frame, whole, size)
         }
-        &[
+        [
             V2,
             size,
             incompat,

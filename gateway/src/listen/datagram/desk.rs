@@ -21,6 +21,7 @@ pub(super) async fn run(source: Source, mut inbox: mpsc::Receiver<Uplink>, share
         link: link(&source),
         registered: None,
         session: None,
+        issue: None,
         heard: Instant::now(),
         source,
         shared,
@@ -37,9 +38,7 @@ pub(super) async fn run(source: Source, mut inbox: mpsc::Receiver<Uplink>, share
                 if changed.is_err() {
                     break;
                 }
-                if desk.device().is_none() {
-                    desk.leave().await;
-                }
+                desk.check().await;
             }
         }
     }
@@ -57,6 +56,8 @@ struct Desk {
     /// The device as the registry knew it at that generation.
     registered: Option<(u64, registry::Device)>,
     session: Option<SessionId>,
+    /// Which registration of the device the session is of.
+    issue: Option<registry::Issue>,
     /// When it last said something that is believed.
     heard: Instant,
 }
@@ -79,6 +80,7 @@ impl Desk {
         let Some(device) = self.device() else {
             return up.shed("not_registered");
         };
+        self.check().await;
         let speaker = Speaker {
             device: &device.id,
             datum: device.datum,
@@ -136,7 +138,15 @@ impl Desk {
             .open(device.clone(), id, None, "udp", Downlinks::deaf())
             .await;
         self.session = opened.is_ok().then_some(id);
+        self.issue = Some(device.issue);
         self.session.is_some()
+    }
+
+    /// A session ends with the registration it began with, also when the device was registered anew at once.
+    async fn check(&mut self) {
+        if self.device().map(|d| d.issue) != self.issue {
+            self.leave().await;
+        }
     }
 
     async fn leave(&mut self) {
@@ -221,8 +231,13 @@ mod tests {
         assert!(!presence(&mut picture).await, "nothing came for a second");
         tx.send(up(POSITION)).await.unwrap();
         assert!(presence(&mut picture).await);
+        // Registered anew, it comes with a session of its own: the old one went with the old registration.
         registry.revoke_device("uav-1").unwrap();
-        assert!(!presence(&mut picture).await, "it was revoked");
+        registry
+            .add_device("uav-1", DeviceKind::Drone, None)
+            .unwrap();
+        tx.send(up(POSITION)).await.unwrap();
+        while !presence(&mut picture).await {}
     }
 
     #[actix::test]
