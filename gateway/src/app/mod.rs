@@ -17,10 +17,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::{Config, Tls};
+use crate::config::{Config, Source, Tls};
 use crate::device::Fleet;
 use crate::device::orders::{OrderBook, Orders};
-use crate::listen::{broker, mqtt, pull, rtsp};
+use crate::ids::DeviceId;
+use crate::listen::{broker, datagram, mqtt, pull, rtsp};
 use crate::outbox::Outbox;
 use crate::picture::{Grid, Picture, Rules};
 use crate::registry::{Guard, Registry};
@@ -73,8 +74,14 @@ async fn serve(
     })?;
     let rules = Rules::compile(&config.rules).map_err(|e| anyhow::anyhow!("rules.toml: {e:?}"))?;
     let recent = outbox.recent(200, None).await?;
-    let picture = Picture::start(grid, rules, outbox.clone(), recent);
-    let codecs = Arc::new(Codecs::default());
+    let restricted = registry.devices().into_iter().filter(|d| d.restricted);
+    let restricted = restricted.filter_map(|d| DeviceId::parse(&d.id).ok());
+    let picture = Picture::start(grid, rules, outbox.clone(), recent, restricted);
+    let formats: Vec<&str> = config.formats.iter().map(|f| &*f.name).collect();
+    if !formats.is_empty() {
+        tracing::info!(?formats, "formats of vendors");
+    }
+    let codecs = Arc::new(Codecs::new(config.formats.clone()));
     let book = OrderBook::open(state_dir)?;
     let fleet = Fleet::start(
         registry.clone(),
@@ -171,6 +178,23 @@ async fn serve(
         }));
     }
     device_tasks.extend(pull::start(io, &config.cameras, &streams, &devices));
+
+    let datagram_shared = datagram::Shared {
+        registry: registry.clone(),
+        fleet: fleet.clone(),
+        codecs: codecs.clone(),
+    };
+    for addr in datagram::addresses(config.listen.datagram, &config.sources) {
+        let socket = tokio::net::UdpSocket::from_std(sockets::udp("datagram", addr)?)?;
+        let at = |s: &&Source| s.listen.or(config.listen.datagram) == Some(addr);
+        let sources = config.sources.iter().filter(at).cloned().collect();
+        device_tasks.push(actix_rt::spawn(datagram::serve(
+            socket,
+            sources,
+            datagram_shared.clone(),
+            devices.clone(),
+        )));
+    }
 
     if let Some(b) = &config.broker {
         let room = broker::Broker {

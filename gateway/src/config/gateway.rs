@@ -67,6 +67,7 @@ impl Default for Listen {
             http: here(8080),
             https: None,
             webrtc: anywhere(8189),
+            datagram: None,
             unasked: Vec::new(),
         }
     }
@@ -171,6 +172,7 @@ fn listen(mut t: Table<'_>, tls: bool) -> Listen {
         http: one("http", d.http),
         https: one("https", secure(8443)),
         webrtc: one("webrtc", d.webrtc),
+        datagram: one("datagram", d.datagram),
     };
     let asked = |key: &&str| {
         taken
@@ -210,6 +212,7 @@ impl Listen {
             ("http", self.http),
             ("https", self.https),
             ("webrtc", self.webrtc),
+            ("datagram", self.datagram),
         ]
         .into_iter()
         .filter_map(|(name, a)| a.map(|a| (name, a)))

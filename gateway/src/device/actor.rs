@@ -3,9 +3,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use actix::{Actor, Context, Handler, Message, MessageResult, ResponseFuture};
+use actix::{Actor, Context, Handler, Message, MessageResult, Response, ResponseFuture};
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 use kerbside_codecs::telemetry::order::Dialect;
-use kerbside_codecs::telemetry::{Decoded, Fault, Said, Speaker, SubDevice};
+use kerbside_codecs::telemetry::{Decoded, Fault, Report, Said, Speaker, SubDevice};
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
@@ -56,19 +58,69 @@ pub(super) enum Owner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused;
 
+/// How it stands with a fact.
+enum Telling {
+    Owned,
+    /// An event has to be owned first.
+    Later(LocalBoxFuture<'static, Result<(), Refused>>),
+}
+
 impl Owner {
-    async fn tell(&self, fact: Fact) -> Result<(), Refused> {
+    /// Tells a fact; most are owned at once.
+    fn tell(&self, fact: Fact) -> Result<Telling, Refused> {
         match self {
-            Self::Picture(p) => p.tell(fact).await.map(|_| ()).map_err(|_| Refused),
+            Self::Picture(p) => match p.begin(fact) {
+                Ok(None) => Ok(Telling::Owned),
+                Ok(Some(owning)) => {
+                    let owned =
+                        async move { owning.owned().await.map(|_| ()).map_err(|_| Refused) };
+                    Ok(Telling::Later(owned.boxed_local()))
+                }
+                Err(_) => Err(Refused),
+            },
             #[cfg(test)]
             Self::Desk(desk) => {
-                let (answer, owned) = tokio::sync::oneshot::channel();
-                desk.send((fact, answer)).await.map_err(|_| Refused)?;
-                if owned.await == Ok(true) {
-                    Ok(())
-                } else {
-                    Err(Refused)
-                }
+                let desk = desk.clone();
+                let told = async move {
+                    let (answer, owned) = tokio::sync::oneshot::channel();
+                    desk.send((fact, answer)).await.map_err(|_| Refused)?;
+                    if owned.await == Ok(true) {
+                        Ok(())
+                    } else {
+                        Err(Refused)
+                    }
+                };
+                Ok(Telling::Later(told.boxed_local()))
+            }
+        }
+    }
+
+    /// Tells facts in order; the next one when the former is owned. Err(the rest): one waits.
+    fn tell_all(&self, mut facts: std::vec::IntoIter<Fact>) -> Result<Result<(), Refused>, Rest> {
+        while let Some(fact) = facts.next() {
+            match self.tell(fact) {
+                Ok(Telling::Owned) => {}
+                Ok(Telling::Later(owned)) => return Err(Rest { owned, facts }),
+                Err(refused) => return Ok(Err(refused)),
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// A fact that waits for its owner, and those behind it.
+struct Rest {
+    owned: LocalBoxFuture<'static, Result<(), Refused>>,
+    facts: std::vec::IntoIter<Fact>,
+}
+
+impl Rest {
+    async fn told(mut self, owner: Owner) -> Result<(), Refused> {
+        loop {
+            self.owned.await?;
+            match owner.tell_all(self.facts) {
+                Ok(done) => return done,
+                Err(rest) => self = rest,
             }
         }
     }
@@ -95,6 +147,23 @@ impl DeviceActor {
             wiring,
             topology,
         }
+    }
+
+    fn decode(&self, up: &Uplink) -> Decoded {
+        if let Some(decoded) = &up.decoded {
+            return Decoded::clone(decoded);
+        }
+        let topology = self.topology.borrow();
+        let speaker = Speaker {
+            device: self.id.as_str(),
+            datum: self.state.device.datum,
+            aircraft: match (&**topology, self.state.device.kind) {
+                (_, DeviceKind::Drone) => Some(self.id.as_str()),
+                ([one], _) => Some(one),
+                _ => None,
+            },
+        };
+        (self.wiring.decode)(speaker, &up.topic, &up.payload, up.arrived.unix_ms)
     }
 
     /// Sets whom this device speaks for. A device that is registered itself is only believed to hang on another one
@@ -171,6 +240,15 @@ impl Actor for DeviceActor {
     }
 }
 
+/// An aircraft that went with its dock, or left it.
+fn absent(sn: &str) -> Report {
+    Report {
+        device: sn.to_owned(),
+        online: Some(false),
+        ..Report::default()
+    }
+}
+
 fn count(faults: &[Fault]) {
     for f in faults {
         FAULTS.with_label_values(&[f.name()]).inc();
@@ -186,14 +264,10 @@ pub(super) struct Hear {
 }
 
 impl Handler<Hear> for DeviceActor {
-    type Result = ResponseFuture<Result<(), Refused>>;
+    type Result = Response<Result<(), Refused>>;
 
     fn handle(&mut self, Hear { session, up }: Hear, _: &mut Self::Context) -> Self::Result {
-        let speaker = Speaker {
-            device: self.id.as_str(),
-            datum: self.state.device.datum,
-        };
-        let mut decoded = (self.wiring.decode)(speaker, &up.topic, &up.payload, up.arrived.unix_ms);
+        let mut decoded = self.decode(&up);
         count(&decoded.faults);
         for r in &decoded.reports {
             count(&r.faults);
@@ -205,17 +279,29 @@ impl Handler<Hear> for DeviceActor {
             .sum::<usize>();
         self.state.heard(up.arrived, decoded.faults.len() + parts);
         if let Some(subs) = &decoded.topology {
+            let before = self.topology.borrow().clone();
             self.announce(subs);
             // Nor may it introduce whom it may not speak for.
             let allowed = self.topology.borrow().clone();
             decoded
                 .reports
                 .retain(|r| r.device == self.id.as_str() || allowed.contains(&r.device));
+            let gone = before.iter().filter(|sn| !allowed.contains(sn));
+            decoded.reports.extend(gone.map(|sn| absent(sn)));
+        }
+        for r in &mut decoded.reports {
+            if r.device != self.id.as_str() {
+                // Of whom it speaks, is there.
+                r.online.get_or_insert(true);
+            } else if self.state.is_online() {
+                // Its sessions say whether it is there: the last will of the one before is of no weight.
+                r.online = None;
+            }
         }
         let useful = !decoded.reports.is_empty()
             || !decoded.replies.is_empty()
-            || decoded.topology.is_some()
             || !decoded.answers.is_empty()
+            || decoded.topology.is_some()
             || decoded.faults.is_empty();
         for mut answer in decoded.answers.drain(..) {
             // That a service was started is not that it did its work: the stream tells.
@@ -227,11 +313,9 @@ impl Handler<Hear> for DeviceActor {
         let facts = self.facts(&mut decoded, up.arrived);
         let down = self.state.queue(session);
         let owner = self.wiring.owner.clone();
-        Box::pin(async move {
-            for fact in facts {
-                owner.tell(fact).await?;
-            }
-            for reply in decoded.replies {
+        let replies = decoded.replies;
+        let conclude = move || {
+            for reply in replies {
                 match &down {
                     Some(down) => {
                         down.push(Downlink::new(reply.topic, reply.payload.into(), 1));
@@ -244,8 +328,11 @@ impl Handler<Hear> for DeviceActor {
             } else {
                 up.shed("faulty");
             }
-            Ok(())
-        })
+        };
+        match owner.tell_all(facts.into_iter()) {
+            Ok(told) => Response::reply(told.map(|()| conclude())),
+            Err(rest) => Response::fut(async move { rest.told(owner).await.map(|()| conclude()) }),
+        }
     }
 }
 
@@ -285,17 +372,35 @@ impl Handler<End> for DeviceActor {
 
     fn handle(&mut self, End(session): End, _: &mut Self::Context) -> Self::Result {
         let presence = self.state.close(session);
-        let fact = self.presence(presence);
+        let mut facts: Vec<Fact> = self.presence(presence).into_iter().collect();
+        if presence == Presence::Offline {
+            let aircraft = self.topology.borrow().clone();
+            let mut gone = Decoded {
+                reports: aircraft.iter().map(|sn| absent(sn)).collect(),
+                ..Decoded::default()
+            };
+            facts.extend(self.facts(&mut gone, crate::clock::Now::read()));
+        }
         let owner = self.wiring.owner.clone();
-        Box::pin(async move { tell_presence(&owner, fact).await })
+        Box::pin(async move {
+            for fact in facts {
+                tell_presence(&owner, Some(fact)).await;
+            }
+        })
     }
 }
 
 /// Presence that the picture refused is not lost for long: reports and their absence say the same.
 async fn tell_presence(owner: &Owner, fact: Option<Fact>) {
-    if let Some(fact) = fact
-        && owner.tell(fact).await.is_err()
-    {
+    let Some(fact) = fact else {
+        return;
+    };
+    let told = match owner.tell(fact) {
+        Ok(Telling::Owned) => Ok(()),
+        Ok(Telling::Later(owned)) => owned.await,
+        Err(refused) => Err(refused),
+    };
+    if told.is_err() {
         tracing::debug!("the picture did not take a change of presence");
     }
 }

@@ -1,7 +1,7 @@
 //! The way down: one bounded queue per session, which outlives the connection when the session does.
 
 use std::collections::VecDeque;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -75,11 +75,27 @@ struct Waiting {
 pub struct Downlinks {
     waiting: Mutex<Waiting>,
     bell: Notify,
+    /// The session has no way down.
+    deaf: bool,
 }
 
 impl Downlinks {
+    /// Of a session that only speaks: nothing goes down, and nothing waits.
+    pub fn deaf() -> Arc<Self> {
+        let mut queue = Self::default();
+        queue.deaf = true;
+        Arc::new(queue)
+    }
+
+    pub fn is_deaf(&self) -> bool {
+        self.deaf
+    }
+
     /// Adds at the end; a full queue loses its oldest, counted.
     pub fn push(&self, d: Downlink) {
+        if self.deaf {
+            return dropped("no_way_down");
+        }
         let mut w = self.waiting.lock();
         if w.offline && d.qos == 0 {
             return dropped("offline");
@@ -163,6 +179,13 @@ mod tests {
             q.pop().is_none(),
             "one larger than the bound empties the queue"
         );
+    }
+
+    #[test]
+    fn a_session_that_only_speaks_keeps_nothing() {
+        let q = Downlinks::deaf();
+        q.push(d(0, 1));
+        assert!(q.is_deaf() && q.pop().is_none());
     }
 
     #[test]

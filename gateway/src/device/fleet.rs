@@ -186,6 +186,13 @@ impl Fleet {
         }
     }
 
+    /// A device that is registered, and may speak without a session: it then says what was wrong with its messages.
+    pub fn introduce(&self, device: &registry::Device) {
+        if let Ok(id) = DeviceId::parse(&device.id) {
+            self.seat(&id, device);
+        }
+    }
+
     /// Hands over a message. Ok: the picture owns it, and the outbox has the event it raised.
     ///
     /// # Errors

@@ -1,10 +1,12 @@
 //! One device in the picture: what is known of it beside its track.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerbside_codecs::telemetry::{Fault, Report};
 
+use super::feed::Tags;
 use super::grid::Grid;
 use super::latch::Latches;
 use super::rules::{ReportView, TrackView};
@@ -23,6 +25,9 @@ pub struct Device {
     pub id: DeviceId,
     pub kind: Cow<'static, str>,
     pub unit: Option<Box<str>>,
+    agency: Option<Arc<str>>,
+    /// Seen only by who has the grant.
+    restricted: bool,
     model: Option<Box<str>>,
     mode: Option<Box<str>>,
     /// In the registry; else announced by a dock, or a camera of the configuration.
@@ -45,6 +50,8 @@ impl Device {
             id,
             kind: "unknown".into(),
             unit: None,
+            agency: None,
+            restricted: false,
             model: None,
             mode: None,
             registered: false,
@@ -76,8 +83,12 @@ impl Device {
     pub fn register(&mut self, d: &registry::Device, grid: &Grid) -> bool {
         let same = self.registered
             && self.kind == d.kind.name()
-            && self.unit.as_deref() == d.unit.as_deref();
+            && self.unit.as_deref() == d.unit.as_deref()
+            && self.agency.as_deref() == d.agency.as_deref()
+            && self.restricted == d.restricted;
         if !same {
+            self.agency = d.agency.as_deref().map(Into::into);
+            self.restricted = d.restricted;
             self.registered = true;
             self.kind = d.kind.name().into();
             self.set_unit(d.unit.as_deref(), grid);
@@ -145,6 +156,7 @@ impl Device {
             id: &self.id,
             kind: &self.kind,
             unit: self.unit.as_deref(),
+            agency: self.agency.as_deref(),
             model: self.model.as_deref(),
             mode: self.mode.as_deref(),
             state: self.track.freshness().name(),
@@ -155,6 +167,13 @@ impl Device {
             battery_pct: self.battery_pct,
             sos: self.sos_until.is_some(),
             faults: &self.faults,
+            tags: Tags {
+                kind: self.kind.clone(),
+                agency: self.agency.clone(),
+                cells: self.cell(grid).into_iter().map(Arc::from).collect(),
+                at: self.track.last().map(|l| (l.fix.lat, l.fix.lon)),
+                restricted: self.restricted,
+            },
         }
     }
 

@@ -3,7 +3,7 @@
 use kerbside_codecs::telemetry::{Datum, Fault};
 use serde::{Serialize, Serializer};
 
-use super::feed::{Body, Change, Key};
+use super::feed::{Body, Change, Key, Tags};
 use super::grid::Grid;
 use super::track::Known;
 use crate::event::{Delivery, Event};
@@ -16,6 +16,7 @@ pub struct DeviceView<'a> {
     pub id: &'a DeviceId,
     pub kind: &'a str,
     pub unit: Option<&'a str>,
+    pub agency: Option<&'a str>,
     pub model: Option<&'a str>,
     pub mode: Option<&'a str>,
     pub state: &'static str,
@@ -27,6 +28,9 @@ pub struct DeviceView<'a> {
     pub sos: bool,
     #[serde(serialize_with = "as_map")]
     pub faults: &'a [(Fault, u32)],
+    /// What it is chosen by; not shown itself.
+    #[serde(skip)]
+    pub tags: Tags,
 }
 
 /// Field names as in the contract.
@@ -77,6 +81,8 @@ impl DeviceView<'_> {
             key: Key::Device(self.id.clone()),
             body: Body::new(json(self), position.map(|p| p.arrived_ms)),
             moved_to: position.filter(|_| moved).map(|p| [p.lon, p.lat]),
+            tags: self.tags.clone(),
+            of: None,
         }
     }
 }
@@ -119,6 +125,8 @@ pub fn stream_change(s: &StreamStatus) -> Change {
             None,
         ),
         moved_to: None,
+        tags: Tags::default(),
+        of: Some(s.stream.device.clone()),
     }
 }
 
@@ -134,12 +142,20 @@ pub fn event_change(event: &Event, deliveries: &[Delivery]) -> Change {
         key: Key::Event(event.id),
         body: Body::new(json(&EventView { event, deliveries }), None),
         moved_to: None,
+        tags: Tags::default(),
+        of: Some(event.device.clone()),
     }
 }
 
+/// Most items fit into this.
+const JSON_BYTES: usize = 768;
+
 fn json(v: &impl Serialize) -> String {
+    let mut out = Vec::with_capacity(JSON_BYTES);
     // Only maps with keys that are no text can fail, and there are none.
-    serde_json::to_string(v).unwrap_or_else(|e| {
+    let written = serde_json::to_writer(&mut out, v).map_err(|e| e.to_string());
+    let text = written.and_then(|()| String::from_utf8(out).map_err(|e| e.to_string()));
+    text.unwrap_or_else(|e| {
         tracing::error!(error = %e, "an item of the picture could not be written");
         "{}".to_owned()
     })

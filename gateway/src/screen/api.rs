@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Room;
 use super::auth::Viewer;
+use super::feed::Part;
 use super::headers::Problem;
 use super::serve::Client;
 use crate::event::{Delivery, Event};
@@ -21,9 +22,14 @@ use crate::stream::{ReaderStatus, StreamStatus};
 const EVENTS_DEFAULT: usize = 100;
 const EVENTS_MAX: usize = 500;
 
-/// `GET /api/v1/picture`: what a feed begins with.
-pub(super) async fn picture(State(room): State<Arc<Room>>, _viewer: Viewer) -> Response {
-    json_text(room.feed.snapshot())
+/// `GET /api/v1/picture`: what a feed begins with; of the same parts.
+pub(super) async fn picture(
+    State(room): State<Arc<Room>>,
+    viewer: Viewer,
+    part: Result<Query<Part>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(part) = part.map_err(|e| Problem::new(e.status(), e.body_text()))?;
+    Ok(json_text(room.feed.snapshot(&part.audience(&viewer)?)))
 }
 
 /// `GET /api/v1/grid`.
@@ -56,7 +62,7 @@ struct Events {
 /// `GET /api/v1/events`: newest first.
 pub(super) async fn events(
     State(room): State<Arc<Room>>,
-    _viewer: Viewer,
+    viewer: Viewer,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(page) = page.map_err(|e| {
@@ -73,7 +79,11 @@ pub(super) async fn events(
         .await
         .map_err(|e| closed(&e))?;
     let shown = |(event, deliveries)| ShownEvent { event, deliveries };
-    let events = recent.into_iter().map(shown).collect();
+    let events = recent
+        .into_iter()
+        .filter(|(e, _)| may_see(&room, &viewer, &e.device))
+        .map(shown)
+        .collect();
     Ok(Json(Events { events }).into_response())
 }
 
@@ -120,6 +130,11 @@ pub(super) async fn retry(
     }
 }
 
+/// Of a restricted device nothing is known without the grant.
+pub(super) fn may_see(room: &Room, viewer: &Viewer, device: &DeviceId) -> bool {
+    room.registry.may_see(&viewer.account.user, device.as_str())
+}
+
 fn closed(e: &OutboxError) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{e}; try again"))
 }
@@ -137,12 +152,16 @@ struct Streams {
 }
 
 /// `GET /api/v1/streams`.
-pub(super) async fn streams(State(room): State<Arc<Room>>, _viewer: Viewer) -> Response {
+pub(super) async fn streams(State(room): State<Arc<Room>>, viewer: Viewer) -> Response {
     let shown = |status: StreamStatus| ShownStream {
         device: status.stream.device.clone(),
         status,
     };
-    let streams = room.streams.status().into_iter().map(shown).collect();
+    let all = room.streams.status().into_iter();
+    let streams = all
+        .filter(|s| may_see(&room, &viewer, &s.stream.device))
+        .map(shown)
+        .collect();
     Json(Streams { streams }).into_response()
 }
 
@@ -154,11 +173,12 @@ struct Readers {
 /// `GET /api/v1/streams/{device}/{camera}/readers`: who looks.
 pub(super) async fn readers(
     State(room): State<Arc<Room>>,
-    _viewer: Viewer,
+    viewer: Viewer,
     Path((device, camera)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let known = StreamId::new(&device, &camera)
         .ok()
+        .filter(|id| may_see(&room, &viewer, &id.device))
         .and_then(|id| room.streams.readers(&id));
     match known {
         Some(readers) => Ok(Json(Readers { readers }).into_response()),

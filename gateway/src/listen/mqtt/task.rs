@@ -3,11 +3,11 @@
 //! One loop waits for whatever comes first. Nothing is buffered while the connection is idle; while a message is on
 //! its way to its owner the socket is still read, as far as the session has room.
 
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -25,6 +25,7 @@ use super::up::Outcome;
 use super::{Room, Shared};
 use crate::clock::Now;
 use crate::device::NotOwned;
+use crate::registry::{Principal, Registry};
 
 /// Largest CONNECT; nobody is authenticated yet.
 const CONNECT_BYTES_MAX: u32 = 16 << 10;
@@ -152,51 +153,80 @@ struct Connection<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Runs until something ends the connection; with the asker if that was a take-over.
+    ///
+    /// What is waited for is made once and kept, and one wake-up goes as far as it can: a `select!` around each step
+    /// would make, poll and drop all of it several times a message.
     async fn run(
         &mut self,
-        mut revocations: watch::Receiver<u64>,
+        revocations: watch::Receiver<u64>,
         shutdown: &mut watch::Receiver<bool>,
     ) -> (End, Option<TakeOver>) {
-        // Revoked between the check and the subscription?
-        if !self.shared.registry.is_valid(&self.a.principal) {
-            return (End::Revoked, None);
-        }
-        let timer = sleep_until(self.deadline());
-        tokio::pin!(timer);
-        loop {
-            if let Err(end) = self.work() {
-                return (end, None);
+        let registry = self.shared.registry.clone();
+        let mut revoked = pin!(revoked(registry, self.a.principal.clone(), revocations));
+        let mut stopping = pin!(async {
+            // The sender lives as long as the gateway.
+            let _ = shutdown.wait_for(|stop| *stop).await;
+        });
+        let queue = Arc::clone(&self.a.queue);
+        let mut pushed = pin!(queue.pushed());
+        let mut timer = pin!(sleep_until(self.deadline()));
+        poll_fn(|cx| {
+            // First what ends the connection: a client that never pauses must not outlast it.
+            if let Poll::Ready(asker) = Pin::new(&mut self.a.taken_over).poll(cx) {
+                return Poll::Ready((End::TakenOver, asker.ok()));
             }
-            let reads = self.a.session.wants_packets();
-            let sends = self.a.session.wants_downlinks();
-            let queue = Arc::clone(&self.a.queue);
-            let result = tokio::select! {
-                biased;
-                // First what ends the connection: a client that never pauses must not outlast it.
-                asker = &mut self.a.taken_over => return (End::TakenOver, asker.ok()),
-                changed = revocations.changed() => match changed {
-                    Ok(()) if self.shared.registry.is_valid(&self.a.principal) => Ok(()),
-                    _ => Err(End::Revoked),
-                },
-                _ = shutdown.wait_for(|stop| *stop) => Err(End::ShuttingDown),
-                outcome = handed(&mut self.handing) => {
-                    self.handing = None;
-                    self.a.session.handle_outcome(outcome)
+            if revoked.as_mut().poll(cx).is_ready() {
+                return Poll::Ready((End::Revoked, None));
+            }
+            if stopping.as_mut().poll(cx).is_ready() {
+                return Poll::Ready((End::ShuttingDown, None));
+            }
+            loop {
+                match self.advance(cx) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(end) => return Poll::Ready((end, None)),
                 }
-                done = poll_fn(|cx| poll_io(
-                    &mut self.io, &mut self.inbuf, &mut self.a.session.out, &mut self.flushing, reads, cx,
-                )) => self.after_io(&done),
-                () = queue.pushed(), if sends => Ok(()),
-                () = &mut timer => self.check_time(reads),
-            };
-            if let Err(end) = result {
-                return (end, None);
-            }
-            let stalls = !self.a.session.out.is_empty();
-            if timer.is_elapsed() || (stalls && timer.deadline() > Instant::now() + WRITE_STALL_MAX)
-            {
+                if self.a.session.wants_downlinks() && pushed.as_mut().poll(cx).is_ready() {
+                    pushed.set(queue.pushed());
+                    continue;
+                }
+                let stalls = !self.a.session.out.is_empty();
+                if stalls && timer.deadline() > Instant::now() + WRITE_STALL_MAX {
+                    timer.as_mut().reset(self.deadline());
+                }
+                ready!(timer.as_mut().poll(cx));
+                if let Err(end) = self.check_time(self.a.session.wants_packets()) {
+                    return Poll::Ready((end, None));
+                }
                 timer.as_mut().reset(self.deadline());
             }
+        })
+        .await
+    }
+
+    /// One step of work, if there is any; the tokio budget of this wake-up bounds how many there are.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        self.work()?;
+        if let Some(handing) = &mut self.handing
+            && let Poll::Ready(outcome) = handing.as_mut().poll(cx)
+        {
+            self.handing = None;
+            self.a.session.handle_outcome(outcome)?;
+            return Ok(true);
+        }
+        let reads = self.a.session.wants_packets();
+        let out = &mut self.a.session.out;
+        match poll_io(
+            &mut self.io,
+            &mut self.inbuf,
+            out,
+            &mut self.flushing,
+            reads,
+            cx,
+        ) {
+            Poll::Ready(done) => self.after_io(&done).map(|()| true),
+            Poll::Pending => Ok(false),
         }
     }
 
@@ -368,11 +398,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// The outcome of the message under way; never, when there is none.
-async fn handed(handing: &mut Option<Handing>) -> Outcome {
-    match handing {
-        Some(h) => h.await,
-        None => pending().await,
+/// Completes when the account is not valid any more; it may be so from the beginning.
+async fn revoked(registry: Registry, principal: Principal, mut revocations: watch::Receiver<u64>) {
+    while registry.is_valid(&principal) {
+        if revocations.changed().await.is_err() {
+            return;
+        }
     }
 }
 

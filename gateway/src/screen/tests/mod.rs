@@ -62,7 +62,7 @@ async fn open() -> House {
     let ready = Arc::new(Ready::default());
     let (stop, stopping) = watch::channel(false);
     let guard = Arc::new(Guard::default());
-    let feed = Arc::new(Feed::default());
+    let feed = Feed::start([]);
     let streams = Streams::new(StreamsLimits::default());
     let room = Arc::new(Room {
         registry: registry.clone(),
