@@ -1,12 +1,14 @@
 //! `[broker]` of `gateway.toml`: a foreign MQTT broker by which devices come.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Broker;
 use super::secret::{self, Credentials};
 use super::table::{Found, Table};
 
 const TOPICS_MAX: usize = 64;
+const KEEP: Duration = Duration::from_secs(86_400);
 
 /// None: faulty; the faults stop the start.
 pub(super) fn read(mut t: Table<'_>, box_id: &str, credentials: &Credentials) -> Option<Broker> {
@@ -41,6 +43,10 @@ pub(super) fn read(mut t: Table<'_>, box_id: &str, credentials: &Credentials) ->
         .optional("qos")
         .and_then(|f| f.integer(0..=1))
         .map_or(1, |n| u8::from(n == 1));
+    let keep = t
+        .optional("keep_s")
+        .and_then(|f| f.seconds(0..=7 * 86_400))
+        .unwrap_or(KEEP);
     t.finish();
     if let Some(at) = topics_at.filter(|_| !(1..=TOPICS_MAX).contains(&topics.len())) {
         at.fault(format!(
@@ -70,6 +76,7 @@ pub(super) fn read(mut t: Table<'_>, box_id: &str, credentials: &Credentials) ->
         share,
         topics,
         qos,
+        keep,
     })
 }
 

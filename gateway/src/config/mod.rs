@@ -117,6 +117,8 @@ pub struct Broker {
     pub topics: Vec<String>,
     /// 0 or 1.
     pub qos: u8,
+    /// How long the broker keeps our session while we are away.
+    pub keep: Duration,
 }
 
 #[derive(Clone, Debug)]

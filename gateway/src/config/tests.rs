@@ -536,7 +536,7 @@ fn a_broker_needs_its_address_only() {
         (b.client_id.as_str(), b.share.as_deref()),
         ("b", Some("kerbside"))
     );
-    assert!(b.topics.is_empty() && b.ca_file.is_none());
+    assert!(b.topics.is_empty() && b.ca_file.is_none() && b.keep.as_secs() == 86_400);
 }
 
 #[test]

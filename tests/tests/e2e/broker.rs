@@ -19,6 +19,11 @@ struct Mosquitto {
 
 impl Mosquitto {
     async fn start() -> Self {
+        Self::start_with(|_| String::new()).await
+    }
+
+    /// `more`: further lines of its configuration, for its directory.
+    async fn start_with(more: impl FnOnce(&Path) -> String) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("kerbside-broker-")
             .tempdir()
@@ -29,9 +34,10 @@ impl Mosquitto {
             process: None,
         };
         let text = format!(
-            "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nmax_queued_messages 10000\n",
+            "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nmax_queued_messages 10000\n{}",
             me.port,
-            me.dir.path().display()
+            me.dir.path().display(),
+            more(me.dir.path())
         );
         std::fs::write(me.config(), text).expect("configuration");
         me.run().await;
@@ -451,4 +457,69 @@ async fn what_the_disk_refuses_stays_with_the_broker() {
         (known >= calls).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn by_tls_with_a_password() {
+    const CERTIFICATE: &str = "[req]\ndistinguished_name = dn\nx509_extensions = v3\nprompt = no\n[dn]\nCN = broker\n\
+                               [v3]\nsubjectAltName = IP:127.0.0.1\nbasicConstraints = critical,CA:FALSE\n";
+    if !have("mosquitto_pub") || !have("mosquitto_passwd") || !have("openssl") {
+        return;
+    }
+    let tls = free_port();
+    let broker = Mosquitto::start_with(|dir| {
+        std::fs::write(dir.join("req.conf"), CERTIFICATE).unwrap();
+        let run = |line: &str| {
+            let mut command = std::process::Command::new("sh");
+            let said = command.args(["-c", line]).current_dir(dir).output().unwrap();
+            assert!(said.status.success(), "{line}: {said:?}");
+        };
+        run("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -config req.conf -keyout key.pem -out cert.pem");
+        run("mosquitto_passwd -b -c users box-1 secret");
+        let at = dir.display();
+        format!("password_file {at}/users\nlistener {tls} 127.0.0.1\ncertfile {at}/cert.pem\nkeyfile {at}/key.pem\n")
+    })
+    .await;
+    let gateway_with = |password: &str| {
+        let file = broker.dir.path().join(format!("password-{password}"));
+        std::fs::write(&file, password).unwrap();
+        let more = format!(
+            "[broker]\nurl = \"mqtts://127.0.0.1:{tls}\"\nca_file = \"{}\"\nusername = \"box-1\"\npassword_file = \"{}\"\n",
+            broker.dir.path().join("cert.pem").display(),
+            file.display()
+        );
+        Gateway::start(Setup {
+            more,
+            ..Setup::default()
+        })
+    };
+    let gateway = gateway_with("secret").await;
+    gateway.device("bc-01", "bodycam", None);
+    connected(&gateway).await;
+    eventually(LIMIT, "a report comes", async || {
+        broker
+            .publish("kerbside/v1/bc-01/report", &report(37.69, 80))
+            .await;
+        (gateway
+            .metric("kerbside_broker_messages_total", &["owned"])
+            .await
+            >= 1.0)
+            .then_some(())
+    })
+    .await;
+    let stranger = gateway_with("wrong").await;
+    let why = eventually(LIMIT, "the broker refuses a wrong password", async || {
+        let answer = reqwest::get(format!("{}/readyz", stranger.http())).await;
+        let text = answer.ok()?.text().await.ok()?;
+        (text.contains("degraded: broker") && !text.contains("not connected yet")).then_some(text)
+    })
+    .await;
+    assert!(
+        why.contains("Authorized") || why.contains("Password"),
+        "{why}"
+    );
+    assert!(
+        !stranger.logged().contains("wrong"),
+        "the password is in the log"
+    );
 }

@@ -196,3 +196,16 @@ fn nobody_speaks_or_listens_for_another() {
     let other = say(&codecs, "acme/b/x", r#"{"gps":{"lat":1,"lon":2}}"#);
     assert_eq!(other, Decoded::refused(Fault::UnknownTopic));
 }
+
+#[test]
+fn a_broker_is_asked_for_the_formats_too() {
+    let codecs = Codecs::new(vec![
+        mapping("acme/+/{device}/pos"),
+        mapping("acme/+/{device}/pos"),
+    ]);
+    let asked = codecs.uplinks();
+    let ours = asked.iter().filter(|f| *f == "acme/+/+/pos").count();
+    assert_eq!(ours, 1, "{asked:?}");
+    assert_eq!(codecs.speaker_of("acme/v1/bc-01/pos"), Some("bc-01"));
+    assert_eq!(codecs.speaker_of("acme/v1/bc-01/cmd"), None);
+}

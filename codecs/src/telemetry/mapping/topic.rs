@@ -110,6 +110,15 @@ impl Topic {
         device.filter(|_| names.next().is_none())
     }
 
+    /// All topics of this kind, as a client of a broker subscribes to them.
+    pub(in crate::telemetry) fn filter(&self) -> String {
+        let levels = self.levels.iter().map(|level| match level {
+            Level::Name(name) => name.as_str(),
+            Level::Device | Level::Any => "+",
+        });
+        levels.collect::<Vec<_>>().join("/")
+    }
+
     /// Is this filter within the topics of the device?
     pub(super) fn covers(&self, device: &str, filter: &str) -> bool {
         let mut names = filter.split('/');

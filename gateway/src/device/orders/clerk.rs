@@ -135,9 +135,12 @@ impl Orders {
     /// Sends the device what it was not sent yet, or did not confirm.
     async fn dispatch(&self, device: &DeviceId) {
         let orders = self.book.0.book.lock().take(device, unix_ms());
-        for order in orders {
-            // Back in the book when this, or the message, is dropped.
-            let receipt = Receipt::new(self.book.clone(), order.id);
+        // Back in the book when its receipt is dropped, here or with the message.
+        let handed: Vec<_> = orders
+            .into_iter()
+            .map(|o| (Receipt::new(self.book.clone(), o.id), o))
+            .collect();
+        for (receipt, order) in handed {
             let Some(way) = self.way(device) else {
                 receipt.note("the device is not connected");
                 continue;
@@ -164,7 +167,8 @@ impl Orders {
                     tracing::debug!(order = %order.id, %device, error = %e, "an order waits");
                 }
                 Err(_) => {
-                    tracing::warn!(order = %order.id, %device, "the device's actor is slow; its order waits");
+                    tracing::warn!(order = %order.id, %device, "the device's actor is slow; its orders wait");
+                    return;
                 }
             }
         }
@@ -290,14 +294,17 @@ impl Orders {
             let there = unsent.into_iter().filter(|d| self.fleet.is_online(d));
             self.book.0.hints.lock().extend(there);
         }
-        self.look_at_streams();
+        self.look_at_streams(now_ms);
     }
 
     /// A stream that was ordered and goes, or stops, is an order that was done.
-    fn look_at_streams(&self) {
+    fn look_at_streams(&self, now_ms: i64) {
         let (starts, stops) = {
             let book = self.book.0.book.lock();
-            (book.delivered("live_start"), book.delivered("live_stop"))
+            (
+                book.delivered("live_start", now_ms),
+                book.delivered("live_stop", now_ms),
+            )
         };
         if starts.is_empty() && stops.is_empty() {
             return;

@@ -22,6 +22,8 @@ const ORDERS_MAX: usize = 5000;
 const STEPS_MAX: usize = 16;
 /// Characters of a device's note.
 const NOTE_CHARS_MAX: usize = 200;
+/// How long after its expiry a delivered order may still be seen to be done, milliseconds.
+const DOING_MS: i64 = 10 * 60 * 1000;
 /// How long an order is remembered, milliseconds.
 pub(super) const KEEP_MS: i64 = 24 * 3600 * 1000;
 
@@ -322,9 +324,11 @@ impl Book {
     }
 
     /// Orders of this kind that the device has and has not done yet.
-    pub fn delivered(&self, kind: &str) -> Vec<Order> {
+    pub fn delivered(&self, kind: &str, now_ms: i64) -> Vec<Order> {
         let all = self.orders.values().map(|e| &e.order);
+        let looked_for = |o: &&Order| now_ms < o.expires_ms.saturating_add(DOING_MS);
         all.filter(|o| o.state == Stage::Delivered && o.kind() == kind)
+            .filter(looked_for)
             .cloned()
             .collect()
     }

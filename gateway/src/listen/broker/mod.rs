@@ -66,8 +66,6 @@ const WINDOW_BYTES_MAX: usize = 8 << 20;
 /// Requests to the client that wait: all acknowledgements of a window, and messages down.
 const REQUESTS_MAX: usize = 4 * WINDOW_MAX as usize;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How long the broker keeps what came while we were away.
-const EXPIRY_S: u32 = 24 * 3600;
 const CONNECT_TIMEOUT_S: u64 = 10;
 /// The name of the condition in `/readyz`.
 const CONDITION: &str = "broker";
@@ -115,7 +113,7 @@ fn client(broker: &Broker) -> Result<(AsyncClient, EventLoop), String> {
         .set_outgoing_inflight_upper_limit(WINDOW_MAX)
         .set_connection_timeout(CONNECT_TIMEOUT_S)
         .set_connect_properties(ConnectProperties {
-            session_expiry_interval: Some(EXPIRY_S),
+            session_expiry_interval: Some(u32::try_from(c.keep.as_secs()).unwrap_or(u32::MAX)),
             receive_maximum: Some(WINDOW_MAX),
             max_packet_size: Some(broker.packet_bytes_max),
             ..ConnectProperties::new()
