@@ -3,6 +3,7 @@
 //! Here: construction, signals, the clockwork that moves facts between rooms. Not here: any decision about them.
 
 mod clockwork;
+mod reload;
 mod sockets;
 
 use std::path::Path;
@@ -18,9 +19,10 @@ use tokio::time::timeout;
 
 use crate::config::{Config, Tls};
 use crate::device::Fleet;
+use crate::history::History;
 use crate::listen::{mqtt, pull, rtsp};
 use crate::outbox::Outbox;
-use crate::picture::{Grid, Picture, Rules};
+use crate::picture::{GridFile, Picture, Rules};
 use crate::registry::{Guard, Registry};
 use crate::screen::{self, Ready, Screen};
 use crate::stream::{Fanout, Streams};
@@ -66,12 +68,17 @@ async fn serve(
     let streams = Streams::new(config.streams.clone());
     let fanout = Fanout::start(std::thread::available_parallelism().map_or(2, usize::from))
         .context("the fan-out threads could not be started")?;
-    let grid = Grid::parse(config.grid.as_deref().unwrap_or(EMPTY_GRID)).map_err(|faults| {
+    let grid = GridFile::parse(config.grid.as_deref()).map_err(|faults| {
         anyhow::anyhow!("grid.geojson: {faults:?}; run `kerbside check` for all faults")
     })?;
+    reload::told(&config.grid_file, &grid.grid);
+    let history = match config.tracks.retention_days {
+        0 => None,
+        _ => Some(History::open(state_dir, &config.tracks)?),
+    };
     let rules = Rules::compile(&config.rules).map_err(|e| anyhow::anyhow!("rules.toml: {e:?}"))?;
     let recent = outbox.recent(200, None).await?;
-    let picture = Picture::start(grid, rules, outbox.clone(), recent);
+    let picture = Picture::start(grid, rules, outbox.clone(), recent, history.clone());
     let codecs = Arc::new(Codecs::default());
     let fleet = Fleet::start(registry.clone(), picture.clone(), codecs.clone());
     let ready = Arc::new(Ready::default());
@@ -104,6 +111,7 @@ async fn serve(
         outbox: outbox.clone(),
         streams: streams.clone(),
         webrtc: webrtc.clone(),
+        history: history.clone(),
         ready: ready.clone(),
         config: config.clone(),
     });
@@ -178,7 +186,7 @@ async fn serve(
     }
 
     let (works, picture_gone) =
-        clockwork::start(&config, &registry, &picture, &streams, &outbox, &ready).await;
+        clockwork::start(&config, &registry, &picture, &streams, &outbox, history.as_ref(), &ready).await;
     ready.set("start", None);
     notify::ready();
     tracing::info!(box_id = config.box_id, listen = ?config.listen, "ready");
@@ -215,6 +223,9 @@ async fn serve(
         );
     }
     outbox.close().await;
+    if let Some(h) = history {
+        finished("tracks", vec![io.spawn_blocking(move || h.close())]).await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -223,8 +234,6 @@ async fn serve(
 fn is_asked(config: &Config, key: &str) -> bool {
     !config.listen.unasked.contains(&key)
 }
-
-const EMPTY_GRID: &str = r#"{"type":"FeatureCollection","features":[]}"#;
 
 fn routes(config: &Config) -> Vec<(String, Vec<String>)> {
     config

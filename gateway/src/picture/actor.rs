@@ -13,6 +13,7 @@ use super::raise::Raised;
 use super::state::{Effects, State};
 use super::{Fact, NotOwned, Told};
 use crate::clock::Now;
+use crate::history::History;
 use crate::metrics;
 use crate::outbox::{Appended, Outbox, OutboxError};
 
@@ -61,6 +62,7 @@ pub struct PictureActor {
     state: State,
     feed: Arc<Feed>,
     outbox: Outbox,
+    history: Option<History>,
     /// Events of our own (a stream lost, a device silent) that the outbox could not take: nobody would say them
     /// again, so they are tried again at each tick. Their latches stay closed, which bounds their number.
     unowned: Vec<Raised>,
@@ -70,11 +72,17 @@ pub struct PictureActor {
 }
 
 impl PictureActor {
-    pub fn new(state: State, feed: Arc<Feed>, outbox: Outbox) -> Self {
+    pub fn new(
+        state: State,
+        feed: Arc<Feed>,
+        outbox: Outbox,
+        history: Option<History>,
+    ) -> Self {
         Self {
             state,
             feed,
             outbox,
+            history,
             unowned: Vec::new(),
             retrying: false,
             logged: HashMap::new(),
@@ -101,6 +109,9 @@ impl PictureActor {
             }
         }
         self.feed.publish(fx.changes);
+        if let Some(history) = &self.history {
+            history.put(fx.points);
+        }
         fx.raised
     }
 

@@ -4,6 +4,7 @@
 //! Here: the values, and where a position is. In its parts: `read` (the file and its faults), `tree` (what makes it a
 //! tree), `index`, `shape`, `validity`. Not here: who crossed which border (`borders`).
 
+mod file;
 mod index;
 mod read;
 mod rings;
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 use index::Index;
 use shape::Shape;
 use validity::Validity;
+pub use file::GridFile;
 pub use validity::rfc3339_ms;
 
 /// Ancestors of a cell that are followed; a tree of a city has three levels.
@@ -253,6 +255,11 @@ impl Grid {
     /// Metres from a position to the border of a cell.
     pub fn cell_border_m(&self, cell: u32, lat: f64, lon: f64) -> Option<f64> {
         Some(self.cell(cell)?.shape.border_distance_m(lat, lon))
+    }
+
+    /// The zones that are not always in force, in order.
+    pub fn timed(&self) -> impl Iterator<Item = u16> {
+        self.timed.iter().copied()
     }
 
     /// Which of the zones that are not always in force are so at this moment, in order.

@@ -7,17 +7,19 @@ mod devices;
 mod events;
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kerbside_codecs::telemetry::{Datum, Fault, Fix, Report};
 
 use super::Fact;
+use crate::history::Point;
 use super::device::SOS_SHOWN;
 use super::feed::{Change, Key};
 use super::grid::Grid;
 use super::latch::Latches;
 use super::raise::{self, Occasion, Raised, Raising, Rulebook, Subject};
-use super::rules::{Rules, StreamView};
+use super::rules::{Cause, Rules, StreamView};
 use super::track::{Freshness, Taken};
 use super::view;
 use crate::clock::Now;
@@ -32,6 +34,9 @@ use events::Events;
 /// An announced device that is silent for so long goes.
 const ANNOUNCED_FORGOTTEN: Duration = Duration::from_secs(3600);
 
+/// How often rules on time inside are looked at, beside every report.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
 /// What a fact led to.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -41,6 +46,8 @@ pub struct Effects {
     pub raised: Vec<Raised>,
     /// Rules that failed, with the reason.
     pub failed_rules: Vec<(u16, String)>,
+    /// For the history.
+    pub points: Vec<Point>,
     /// What became of a position: `moved`, `held`, `stale`.
     pub position: Option<&'static str>,
 }
@@ -59,7 +66,13 @@ struct Stream {
 
 /// All that is known now.
 pub struct State {
-    grid: Grid,
+    grid: Arc<Grid>,
+    /// Which of the grid's timed zones were in force at the last tick.
+    in_force: Vec<bool>,
+    /// When rules on time inside were last looked at.
+    looked: Option<Instant>,
+    /// None: no history. Else: of a device that stands still a point is kept so often.
+    keep_every: Option<Duration>,
     rules: Rules,
     devices: Devices,
     streams: BTreeMap<StreamId, Stream>,
@@ -70,9 +83,12 @@ pub struct State {
 
 impl State {
     /// `recent`: events of before the start. The effects show them to screens.
-    pub fn new(grid: Grid, rules: Rules, recent: Vec<(Event, Vec<Delivery>)>) -> (Self, Effects) {
+    pub fn new(grid: Arc<Grid>, rules: Rules, recent: Vec<(Event, Vec<Delivery>)>) -> (Self, Effects) {
         let mut me = Self {
             grid,
+            in_force: Vec::new(),
+            looked: None,
+            keep_every: None,
             rules,
             devices: Devices::default(),
             streams: BTreeMap::new(),
@@ -84,6 +100,11 @@ impl State {
             fx.changes.push(me.events.show(event, deliveries));
         }
         (me, fx)
+    }
+
+    /// Positions go into the history; of a device that stands still one in `every`.
+    pub fn keep_history(&mut self, every: Duration) {
+        self.keep_every = Some(every);
     }
 
     pub fn rule_name(&self, number: u16) -> &str {
@@ -129,8 +150,8 @@ impl State {
             } => {
                 let d = self.devices.known(&device, &self.grid, now);
                 d.mount(kind, unit.as_deref(), &self.grid);
-                d.track
-                    .fix_at(Fix::at(lat, lon, Datum::Wgs84), &self.grid, now);
+                d.track.fix_at(Fix::at(lat, lon, Datum::Wgs84), now);
+                d.borders.cross((lat, lon), None, &self.grid, now);
                 fx.changes.push(d.view(&self.grid).change(false));
             }
             Fact::Streams(all) => {
@@ -147,6 +168,7 @@ impl State {
                     fx.changes.push(d.view(&self.grid).change(false));
                 }
             }
+            Fact::Grid(grid) => self.change_grid(grid, now, &mut fx),
             Fact::Tick => self.tick(now, &mut fx),
         }
         fx
@@ -192,9 +214,17 @@ impl State {
                 Taken::Stale
             } else {
                 let on_ground = d.on_ground();
-                d.track
-                    .take(fix, report.device_time_ms, on_ground, &self.grid, now)
+                d.track.take(fix, report.device_time_ms, on_ground, now)
             };
+            if taken == Taken::Moved {
+                d.borders
+                    .cross((fix.lat, fix.lon), fix.accuracy_m, &self.grid, now);
+            }
+            if let Some(every) = self.keep_every.filter(|_| taken != Taken::Held) {
+                let spot = d.spot(report, old, every, now);
+                let point = |spot| Point { device: id.clone(), spot };
+                fx.points.extend(spot.map(point));
+            }
             fx.position = Some(taken.name());
         }
         if report.sos.is_some() {
@@ -344,16 +374,33 @@ impl State {
             (Some(l), None) => l.retract(raised.rule, raised.key),
             (None, _) => {}
         }
+        let is_crossing = self
+            .rules
+            .get(raised.rule)
+            .is_some_and(|r| r.cause == Cause::Crossing);
+        if let (Subject::Device(id), None, true) = (&raised.subject, answer, is_crossing)
+            && let Some(d) = self.devices.get_mut(id)
+        {
+            d.borders.keep_crossed();
+        }
         if matches!(answer, Some(Appended::New)) {
             fx.changes.push(self.events.show(raised.event, Vec::new()));
         }
     }
 
     fn tick(&mut self, now: Now, fx: &mut Effects) {
+        self.zones_in_time(now, fx);
+        let looks = self.rules.read_time()
+            && self
+                .looked
+                .is_none_or(|t| now.mono.saturating_duration_since(t) >= LOOK_EVERY);
+        if looks {
+            self.looked = Some(now.mono);
+        }
         let mut forgotten = Vec::new();
         for d in self.devices.iter_mut() {
             let aged = d.age(now);
-            if aged.freshness {
+            if aged.freshness || looks {
                 let id = d.id.clone();
                 let book = Rulebook {
                     rules: &self.rules,
@@ -374,6 +421,63 @@ impl State {
         for id in forgotten {
             self.devices.remove(&id);
             fx.changes.push(Change::Gone(Key::Device(id)));
+        }
+    }
+}
+
+impl State {
+    /// Another grid is in force: every device is found anew.
+    fn change_grid(&mut self, grid: Arc<Grid>, now: Now, fx: &mut Effects) {
+        let former = std::mem::replace(&mut self.grid, grid);
+        let numbers = self.grid.renumbered(&former);
+        for d in self.devices.iter_mut() {
+            d.borders.renumber(&numbers);
+            d.learn_zones(&self.grid);
+        }
+        let was_in_force: HashSet<u16> = (0..)
+            .zip(&numbers)
+            .filter(|(i, _)| former.zone(*i).is_some_and(|z| z.is_valid(now.unix_ms)))
+            .filter_map(|(_, n)| *n)
+            .collect();
+        self.in_force = self.grid.timed_now(now.unix_ms);
+        self.relocate(|zone| !was_in_force.contains(&zone), now, fx);
+    }
+
+    /// Zones begin and end by the clock.
+    fn zones_in_time(&mut self, now: Now, fx: &mut Effects) {
+        let in_force = self.grid.timed_now(now.unix_ms);
+        let former = std::mem::replace(&mut self.in_force, in_force);
+        if former.is_empty() || former == self.in_force {
+            return;
+        }
+        let begun: HashSet<u16> = self
+            .grid
+            .timed()
+            .zip(former.into_iter().zip(self.in_force.clone()))
+            .filter(|(_, (was, is))| !was && *is)
+            .map(|(zone, _)| zone)
+            .collect();
+        self.relocate(|zone| begun.contains(&zone), now, fx);
+    }
+
+    fn relocate(&mut self, has_begun: impl Fn(u16) -> bool, now: Now, fx: &mut Effects) {
+        for d in self.devices.iter_mut() {
+            let former = d.borders.place().clone();
+            let at = d.track.last().map(|k| (k.fix.lat, k.fix.lon));
+            d.borders.relocate(at, &has_begun, &self.grid, now);
+            if d.borders.crossed().is_some() {
+                let id = d.id.clone();
+                let book = Rulebook {
+                    rules: &self.rules,
+                    grid: &self.grid,
+                    now,
+                };
+                let streams = || live_streams(&self.streams, &id);
+                fx.add(raise::on_device(book, d, Occasion::Presence, streams));
+            }
+            if *d.borders.place() != former || d.track.last().is_some() {
+                fx.changes.push(d.view(&self.grid).change(false));
+            }
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct DeviceView<'a> {
     pub online: bool,
     pub position: Option<PositionView>,
     pub cell: Option<&'a str>,
+    /// From the coarsest to `cell`.
+    pub cells: Vec<&'a str>,
     pub zones: Vec<&'a str>,
     pub battery_pct: Option<f32>,
     pub sos: bool,

@@ -16,6 +16,8 @@ use super::serve::Client;
 /// Conditions for being ready, each with the reason while it is not met. Starts with one: the gateway is starting.
 pub struct Ready {
     unmet: Mutex<BTreeMap<&'static str, String>>,
+    /// What works worse than it should; the gateway is ready all the same.
+    degraded: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Default for Ready {
@@ -23,6 +25,7 @@ impl Default for Ready {
         let starting = ("start", "the gateway is starting".to_owned());
         Self {
             unmet: Mutex::new(BTreeMap::from([starting])),
+            degraded: Mutex::default(),
         }
     }
 }
@@ -43,6 +46,29 @@ impl Ready {
         }
     }
 
+    /// Says that something works worse than it should, in words for operators, or that it works again (None).
+    pub fn degrade(&self, what: &'static str, reason: Option<&str>) {
+        let mut all = self.degraded.lock();
+        let before = match reason {
+            Some(reason) => all.insert(what, reason.to_owned()),
+            None => all.remove(what),
+        };
+        drop(all);
+        match (before, reason) {
+            (None, Some(reason)) => tracing::warn!(what, reason, "degraded"),
+            (Some(_), None) => tracing::info!(what, "as it should be again"),
+            _ => {}
+        }
+    }
+
+    /// One line for each thing that works worse than it should.
+    pub fn degraded(&self) -> Vec<String> {
+        let all = self.degraded.lock();
+        all.iter()
+            .map(|(what, why)| format!("degraded: {what}: {why}"))
+            .collect()
+    }
+
     /// One line for each condition that is not met; empty: ready.
     pub fn unmet(&self) -> Vec<String> {
         let all = self.unmet.lock();
@@ -59,7 +85,9 @@ pub(super) async fn healthz() -> &'static str {
 pub(super) async fn readyz(State(room): State<Arc<Room>>) -> Response {
     let unmet = room.ready.unmet();
     if unmet.is_empty() {
-        "ready".into_response()
+        let mut lines = vec!["ready".to_owned()];
+        lines.extend(room.ready.degraded());
+        lines.join("\n").into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, unmet.join("\n")).into_response()
     }

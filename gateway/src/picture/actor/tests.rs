@@ -31,7 +31,7 @@ fn picture(state: &Path) -> (Picture, Outbox) {
         rule("stream_lost", "stream.phase == 'lost'"),
     ])
     .unwrap();
-    let picture = Picture::start(Grid::default(), rules, outbox.clone(), vec![]);
+    let picture = Picture::start(GridFile::parse(None).unwrap(), rules, outbox.clone(), vec![], None);
     (picture, outbox)
 }
 

@@ -30,7 +30,7 @@ impl Scene {
         ])
         .unwrap();
         Self {
-            state: State::new(grid(), rules, vec![]).0,
+            state: State::new(Arc::new(grid()), rules, vec![]).0,
             feed: Feed::default(),
             now: Now::read(),
         }
