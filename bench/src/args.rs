@@ -48,8 +48,26 @@ pub enum What {
         #[arg(long, default_value_t = 5)]
         seconds: u64,
     },
-    /// MQTT QoS 1 messages, beside mosquitto.
+    /// Devices at 1 Hz and screens that watch the feed: from fix to screen.
+    Feed {
+        #[arg(long, default_value_t = 10_000)]
+        devices: usize,
+        #[arg(long, default_value_t = 50)]
+        screens: usize,
+        #[arg(long, default_value_t = 5)]
+        stalled: usize,
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// The gateway on one CPU.
+        #[arg(long)]
+        pin: bool,
+    },
+    /// MQTT messages, beside mosquitto.
     Mqtt {
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
+        qos: u8,
+        #[arg(long)]
+        tls: bool,
         #[arg(long, default_value_t = 100)]
         connections: usize,
         #[arg(long, default_value_t = 4000)]

@@ -3,8 +3,10 @@
 mod args;
 mod camera;
 mod compare;
+mod feed;
 mod floor;
 mod mqtt;
+mod mqtt_client;
 mod peers;
 mod process;
 mod result;
@@ -26,7 +28,9 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let threads = match args.what {
         // Many publishers that do nothing but write; the swarm keeps to one thread and a counting one.
-        What::Mqtt { .. } | What::Idle { .. } => tokio::runtime::Builder::new_multi_thread(),
+        What::Mqtt { .. } | What::Idle { .. } | What::Feed { .. } => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
         _ => tokio::runtime::Builder::new_current_thread(),
     }
     .enable_all()
@@ -72,15 +76,40 @@ async fn run(args: Args) -> anyhow::Result<()> {
                 .await?
                 .print();
         }
+        What::Feed {
+            devices,
+            screens,
+            stalled,
+            seconds,
+            pin,
+        } => {
+            let plan = feed::Plan {
+                devices,
+                screens,
+                stalled,
+                seconds,
+                pin: pin.then_some(0),
+            };
+            feed::run(&args.kerbside, plan).await?.print(&plan);
+        }
         What::Mqtt {
             connections,
             per_second,
             seconds,
+            qos,
+            tls,
         } => {
-            for r in mqtt::run(&args.kerbside, connections, per_second, seconds).await? {
+            let load = mqtt::Load {
+                connections,
+                per_second,
+                seconds,
+                qos,
+                tls,
+            };
+            for r in mqtt::run(&args.kerbside, load).await? {
                 println!(
-                    "| {} | {} messages | {:.1} µs CPU per message |",
-                    r.name, r.messages, r.us_per_message
+                    "| {} | {} messages | {:.1} µs CPU per message, {:.1} of them user |",
+                    r.name, r.messages, r.us_per_message, r.user_us
                 );
             }
         }

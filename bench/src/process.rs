@@ -68,12 +68,18 @@ impl Process {
 
     /// User and system time used so far, in steps of 10 ms.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let [user, system] = self.times()?;
+        Ok(user + system)
+    }
+
+    /// User time and system time, one by one.
+    pub fn times(&self) -> anyhow::Result<[Duration; 2]> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
             .with_context(|| format!("process {} is gone", self.pid))?;
         let after = stat.rsplit_once(')').context("unexpected /proc stat")?.1;
         let fields: Vec<&str> = after.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(Duration::from_millis(ticks * 10))
+        let ticks = |i: usize| anyhow::Ok(Duration::from_millis(fields[i].parse::<u64>()? * 10));
+        Ok([ticks(11)?, ticks(12)?])
     }
 
     pub fn memory(&self) -> anyhow::Result<Memory> {
@@ -131,6 +137,7 @@ pub struct Gateway {
 }
 
 pub const MQTT: &str = "127.0.0.1:21883";
+pub const MQTTS: &str = "127.0.0.1:28883";
 pub const RTSP: &str = "127.0.0.1:28554";
 pub const HTTP: &str = "127.0.0.1:28080";
 pub const WEBRTC: &str = "127.0.0.1:28189";
@@ -147,18 +154,16 @@ impl Gateway {
             dir.path().join("gateway.toml"),
             format!(
                 "box_id = \"bench\"\n[listen]\nmqtt = \"{MQTT}\"\nrtsp = \"{RTSP}\"\nhttp = \"{HTTP}\"\nwebrtc = \"{WEBRTC}\"\n\
-                 [webrtc]\nsessions_max = 4096\n[tls]\nself_signed = false\n"
+                 mqtts = \"{MQTTS}\"\nrtsps = \"off\"\nhttps = \"off\"\n\
+                 [mqtt]\nconnections_max = 20000\n[webrtc]\nsessions_max = 4096\n"
             ),
         )?;
         let registry = kerbside::registry::Registry::open(&dir.path().join("state"))?;
-        let mut passwords = Vec::new();
-        for id in devices {
-            passwords.push(registry.add_device(
-                id,
-                kerbside::registry::DeviceKind::Bodycam,
-                None,
-            )?);
-        }
+        let kind = kerbside::registry::DeviceKind::Bodycam;
+        let all = devices
+            .iter()
+            .map(|id| kerbside::registry::Device::new(id, kind));
+        let passwords = registry.enrol_all(all.collect())?;
         let token = registry.add_user("bench", kerbside::registry::Role::Operator)?;
         drop(registry);
         let started = Instant::now();

@@ -40,7 +40,11 @@ pub async fn start(
             ready.clone(),
             gone,
         )),
-        actix_rt::spawn(reload::grid(config.grid_file.clone(), picture.clone(), ready.clone())),
+        actix_rt::spawn(reload::grid(
+            config.grid_file.clone(),
+            picture.clone(),
+            ready.clone(),
+        )),
         actix_rt::spawn(accounts(registry.clone(), picture.clone(), streams.clone())),
         actix_rt::spawn(stream_changes(picture.clone(), streams.clone())),
         actix_rt::spawn(deliveries(picture.clone(), outbox.clone())),

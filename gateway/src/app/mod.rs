@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::config::{Config, Tls};
 use crate::device::Fleet;
 use crate::history::History;
+use crate::ids::DeviceId;
 use crate::listen::{mqtt, pull, rtsp};
 use crate::outbox::Outbox;
 use crate::picture::{GridFile, Picture, Rules};
@@ -78,7 +79,16 @@ async fn serve(
     };
     let rules = Rules::compile(&config.rules).map_err(|e| anyhow::anyhow!("rules.toml: {e:?}"))?;
     let recent = outbox.recent(200, None).await?;
-    let picture = Picture::start(grid, rules, outbox.clone(), recent, history.clone());
+    let restricted = registry.devices().into_iter().filter(|d| d.restricted);
+    let restricted = restricted.filter_map(|d| DeviceId::parse(&d.id).ok());
+    let picture = Picture::start(
+        grid,
+        rules,
+        outbox.clone(),
+        recent,
+        history.clone(),
+        restricted,
+    );
     let codecs = Arc::new(Codecs::default());
     let fleet = Fleet::start(registry.clone(), picture.clone(), codecs.clone());
     let ready = Arc::new(Ready::default());
@@ -185,8 +195,16 @@ async fn serve(
         )));
     }
 
-    let (works, picture_gone) =
-        clockwork::start(&config, &registry, &picture, &streams, &outbox, history.as_ref(), &ready).await;
+    let (works, picture_gone) = clockwork::start(
+        &config,
+        &registry,
+        &picture,
+        &streams,
+        &outbox,
+        history.as_ref(),
+        &ready,
+    )
+    .await;
     ready.set("start", None);
     notify::ready();
     tracing::info!(box_id = config.box_id, listen = ?config.listen, "ready");

@@ -45,7 +45,11 @@ fn stamp(file: &Path) -> Stamp {
 /// Says what is in force, and what is doubtful in it.
 pub fn told(file: &Path, grid: &Grid) {
     let (cells, zones) = grid.size();
-    for (what, n) in [("cells", cells), ("zones", zones), ("warnings", grid.warnings().len())] {
+    for (what, n) in [
+        ("cells", cells),
+        ("zones", zones),
+        ("warnings", grid.warnings().len()),
+    ] {
         let n = i64::try_from(n).unwrap_or(i64::MAX);
         FEATURES.with_label_values(&[what]).set(n);
     }
@@ -88,11 +92,14 @@ pub async fn grid(file: PathBuf, picture: Picture, ready: Arc<Ready>) {
                 }
                 tracing::error!(
                     faults = faults.len(),
-                    version = picture.grid().grid.version(),
+                    version = picture.grid().read().grid.version(),
                     "the new grid is faulty; the old one stays in force"
                 );
                 faults.first().map(|first| {
-                    format!("the old grid stays in force, the new one has {} faults: {first}", faults.len())
+                    format!(
+                        "the old grid stays in force, the new one has {} faults: {first}",
+                        faults.len()
+                    )
                 })
             }
         };
@@ -115,7 +122,9 @@ async fn reread(file: &Path, picture: &Picture) -> Result<Option<&'static str>, 
     let parsed = tokio::task::spawn_blocking(move || {
         let text = config::reread_grid(&path).map_err(|f| vec![f])?;
         GridFile::parse(Some(&text)).map_err(|faults| {
-            let told = |f: &crate::picture::GridFault| config::grid_fault(&path, &text, f.feature, &f.reason);
+            let told = |f: &crate::picture::GridFault| {
+                config::grid_fault(&path, &text, f.feature, &f.reason)
+            };
             faults.iter().map(told).collect::<Vec<_>>()
         })
     });
@@ -123,7 +132,7 @@ async fn reread(file: &Path, picture: &Picture) -> Result<Option<&'static str>, 
         Ok(parsed) => parsed?,
         Err(_) => return Ok(None),
     };
-    if new.grid.version() == picture.grid().grid.version() {
+    if new.grid.version() == picture.grid().read().grid.version() {
         return Ok(Some("same"));
     }
     told(file, &new.grid);

@@ -135,7 +135,11 @@ pub(super) fn load_with(
 /// The one fault.
 pub fn reread_grid(file: &Path) -> Result<String, ConfigFault> {
     let (dir, name) = (file.parent(), file.file_name().and_then(|n| n.to_str()));
-    let read = source(dir.unwrap_or(Path::new("")), name.unwrap_or(GRID_FILE), true)?;
+    let read = source(
+        dir.unwrap_or(Path::new("")),
+        name.unwrap_or(GRID_FILE),
+        true,
+    )?;
     Ok(read.map(|s| s.text.clone()).unwrap_or_default())
 }
 

@@ -3,7 +3,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use actix::{Actor, Context, Handler, Message, MessageResult, ResponseFuture};
+use actix::{Actor, Context, Handler, Message, MessageResult, Response, ResponseFuture};
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 use kerbside_codecs::telemetry::{Decoded, Fault, Speaker, SubDevice};
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
@@ -53,19 +55,69 @@ pub(super) enum Owner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused;
 
+/// How it stands with a fact.
+enum Telling {
+    Owned,
+    /// An event has to be owned first.
+    Later(LocalBoxFuture<'static, Result<(), Refused>>),
+}
+
 impl Owner {
-    async fn tell(&self, fact: Fact) -> Result<(), Refused> {
+    /// Tells a fact; most are owned at once.
+    fn tell(&self, fact: Fact) -> Result<Telling, Refused> {
         match self {
-            Self::Picture(p) => p.tell(fact).await.map(|_| ()).map_err(|_| Refused),
+            Self::Picture(p) => match p.begin(fact) {
+                Ok(None) => Ok(Telling::Owned),
+                Ok(Some(owning)) => {
+                    let owned =
+                        async move { owning.owned().await.map(|_| ()).map_err(|_| Refused) };
+                    Ok(Telling::Later(owned.boxed_local()))
+                }
+                Err(_) => Err(Refused),
+            },
             #[cfg(test)]
             Self::Desk(desk) => {
-                let (answer, owned) = tokio::sync::oneshot::channel();
-                desk.send((fact, answer)).await.map_err(|_| Refused)?;
-                if owned.await == Ok(true) {
-                    Ok(())
-                } else {
-                    Err(Refused)
-                }
+                let desk = desk.clone();
+                let told = async move {
+                    let (answer, owned) = tokio::sync::oneshot::channel();
+                    desk.send((fact, answer)).await.map_err(|_| Refused)?;
+                    if owned.await == Ok(true) {
+                        Ok(())
+                    } else {
+                        Err(Refused)
+                    }
+                };
+                Ok(Telling::Later(told.boxed_local()))
+            }
+        }
+    }
+
+    /// Tells facts in order; the next one when the former is owned. Err(the rest): one waits.
+    fn tell_all(&self, mut facts: std::vec::IntoIter<Fact>) -> Result<Result<(), Refused>, Rest> {
+        while let Some(fact) = facts.next() {
+            match self.tell(fact) {
+                Ok(Telling::Owned) => {}
+                Ok(Telling::Later(owned)) => return Err(Rest { owned, facts }),
+                Err(refused) => return Ok(Err(refused)),
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// A fact that waits for its owner, and those behind it.
+struct Rest {
+    owned: LocalBoxFuture<'static, Result<(), Refused>>,
+    facts: std::vec::IntoIter<Fact>,
+}
+
+impl Rest {
+    async fn told(mut self, owner: Owner) -> Result<(), Refused> {
+        loop {
+            self.owned.await?;
+            match owner.tell_all(self.facts) {
+                Ok(done) => return done,
+                Err(rest) => self = rest,
             }
         }
     }
@@ -180,7 +232,7 @@ pub(super) struct Hear {
 }
 
 impl Handler<Hear> for DeviceActor {
-    type Result = ResponseFuture<Result<(), Refused>>;
+    type Result = Response<Result<(), Refused>>;
 
     fn handle(&mut self, Hear { session, up }: Hear, _: &mut Self::Context) -> Self::Result {
         let speaker = Speaker {
@@ -213,11 +265,9 @@ impl Handler<Hear> for DeviceActor {
         let facts = self.facts(&mut decoded, up.arrived);
         let down = self.state.queue(session);
         let owner = self.wiring.owner.clone();
-        Box::pin(async move {
-            for fact in facts {
-                owner.tell(fact).await?;
-            }
-            for reply in decoded.replies {
+        let replies = decoded.replies;
+        let conclude = move || {
+            for reply in replies {
                 match &down {
                     Some(down) => down.push(Downlink {
                         topic: reply.topic,
@@ -232,8 +282,11 @@ impl Handler<Hear> for DeviceActor {
             } else {
                 up.shed("faulty");
             }
-            Ok(())
-        })
+        };
+        match owner.tell_all(facts.into_iter()) {
+            Ok(told) => Response::reply(told.map(|()| conclude())),
+            Err(rest) => Response::fut(async move { rest.told(owner).await.map(|()| conclude()) }),
+        }
     }
 }
 
@@ -281,9 +334,15 @@ impl Handler<End> for DeviceActor {
 
 /// Presence that the picture refused is not lost for long: reports and their absence say the same.
 async fn tell_presence(owner: &Owner, fact: Option<Fact>) {
-    if let Some(fact) = fact
-        && owner.tell(fact).await.is_err()
-    {
+    let Some(fact) = fact else {
+        return;
+    };
+    let told = match owner.tell(fact) {
+        Ok(Telling::Owned) => Ok(()),
+        Ok(Telling::Later(owned)) => owned.await,
+        Err(refused) => Err(refused),
+    };
+    if told.is_err() {
         tracing::debug!("the picture did not take a change of presence");
     }
 }

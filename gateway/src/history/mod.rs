@@ -86,7 +86,9 @@ pub struct Answer {
 
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    #[error("the history {path} cannot be opened: {reason}; it may be moved away, a new one is made then")]
+    #[error(
+        "the history {path} cannot be opened: {reason}; it may be moved away, a new one is made then"
+    )]
     Open { path: PathBuf, reason: String },
     #[error("the history could not be read: {0}")]
     Read(String),

@@ -51,8 +51,12 @@ impl Store {
                      PRAGMA user_version = {VERSION}; COMMIT;"
                 ))?;
             }
-            let page: u64 = db.pragma_query_value(None, "page_size", |r| r.get(0))?;
-            db.pragma_update(None, "max_page_count", (mb << 20) / page)?;
+            let page: i64 = db.pragma_query_value(None, "page_size", |r| r.get(0))?;
+            db.pragma_update(
+                None,
+                "max_page_count",
+                i64::try_from(mb << 20).unwrap_or(i64::MAX) / page,
+            )?;
         }
         let mut me = Self {
             db,
@@ -145,7 +149,11 @@ impl Store {
         let (mut spots, mut to_ms) = (Vec::new(), q.to_ms);
         let first = q.from_ms.div_euclid(HOUR_MS);
         let last = known_before_ms.div_euclid(HOUR_MS);
-        for hour in self.hours()?.into_iter().filter(|h| (first..=last).contains(h)) {
+        for hour in self
+            .hours()?
+            .into_iter()
+            .filter(|h| (first..=last).contains(h))
+        {
             let mut select = tx.prepare_cached(&format!(
                 "SELECT happened_ms, known_ms, lat_e7, lon_e7, flags, accuracy_dm, speed_cms, heading_dd, alt_dm
                  FROM h{hour} WHERE device = ?1 AND happened_ms BETWEEN ?2 AND ?3 AND known_ms < ?4 AND flags & ?5 = 0
@@ -192,8 +200,11 @@ impl Store {
     }
 
     /// Bytes of the file that are in use.
-    pub fn bytes(&self) -> rusqlite::Result<u64> {
-        let of = |name| self.db.pragma_query_value::<u64, _>(None, name, |r| r.get(0));
+    pub fn bytes(&self) -> rusqlite::Result<i64> {
+        let of = |name| {
+            self.db
+                .pragma_query_value::<i64, _>(None, name, |r| r.get(0))
+        };
         Ok((of("page_count")? - of("freelist_count")?) * of("page_size")?)
     }
 
@@ -216,7 +227,10 @@ impl Store {
     }
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "saturates, and the reader takes 32 bits")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "saturates, and the reader takes 32 bits"
+)]
 fn scaled(v: f64, by: f64) -> i32 {
     (v * by).round() as i32
 }

@@ -67,17 +67,37 @@ async fn what_was_told_late_stands_where_it_happened() {
         let history = history.clone();
         async move { moments(&history.track(q).await.unwrap()) }
     };
-    let then = Question { known_before_ms: Some(now + HOUR_MS), ..question("bc-01") };
+    let then = Question {
+        known_before_ms: Some(now + HOUR_MS),
+        ..question("bc-01")
+    };
     assert_eq!(ask(then).await, [now, now + 60_000], "as it was known then");
-    let part = Question { from_ms: now + 1, to_ms: now + 30_000, ..question("bc-01") };
+    let part = Question {
+        from_ms: now + 1,
+        to_ms: now + 30_000,
+        ..question("bc-01")
+    };
     assert_eq!(ask(part).await, [now + 30_000]);
-    let few = history.track(Question { limit: 2, ..question("bc-01") }).await.unwrap();
-    assert_eq!((moments(&few), few.has_more), (vec![now, now + 30_000], true));
+    let few = history
+        .track(Question {
+            limit: 2,
+            ..question("bc-01")
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        (moments(&few), few.has_more),
+        (vec![now, now + 30_000], true)
+    );
     assert_eq!(ask(question("nobody")).await, [0_i64; 0]);
     history.close();
     drop(history);
     let again = History::open(dir.path(), &limits()).unwrap();
-    assert_eq!(again.track(question("bc-01")).await.unwrap(), all, "after a start");
+    assert_eq!(
+        again.track(question("bc-01")).await.unwrap(),
+        all,
+        "after a start"
+    );
     again.close();
 }
 
@@ -86,11 +106,20 @@ async fn restricted_times_are_for_those_with_the_grant() {
     let dir = tempfile::tempdir().unwrap();
     let history = History::open(dir.path(), &limits()).unwrap();
     let now = crate::clock::unix_ms();
-    let hidden = Spot { is_restricted: true, ..spot(now, now) };
-    history.put([point("bc-01", spot(now - 1000, now - 1000)), point("bc-01", hidden)]);
+    let hidden = Spot {
+        is_restricted: true,
+        ..spot(now, now)
+    };
+    history.put([
+        point("bc-01", spot(now - 1000, now - 1000)),
+        point("bc-01", hidden),
+    ]);
     let seen = history.track(question("bc-01")).await.unwrap();
     assert_eq!(moments(&seen), [now - 1000]);
-    let all = Question { with_restricted: true, ..question("bc-01") };
+    let all = Question {
+        with_restricted: true,
+        ..question("bc-01")
+    };
     assert_eq!(history.track(all).await.unwrap().spots.len(), 2);
     history.close();
 }
@@ -102,7 +131,9 @@ fn old_hours_go_by_age_and_by_size() {
     let mut store = Store::open(&path, Some(64)).unwrap();
     let now = crate::clock::unix_ms();
     let fill = |store: &mut Store, known_ms: i64, n: i64| {
-        let points: Vec<_> = (0..n).map(|i| point("bc-01", spot(known_ms - i, known_ms))).collect();
+        let points: Vec<_> = (0..n)
+            .map(|i| point("bc-01", spot(known_ms - i, known_ms)))
+            .collect();
         store.insert(&points).unwrap();
     };
     fill(&mut store, now - 40 * DAY_MS, 10);
@@ -112,7 +143,10 @@ fn old_hours_go_by_age_and_by_size() {
     drop(store);
     let count = |dir: &Path| {
         let store = Store::open(&dir.join("tracks.db"), None).unwrap();
-        let all = Question { limit: 100_000, ..question("bc-01") };
+        let all = Question {
+            limit: 100_000,
+            ..question("bc-01")
+        };
         store.track(&all).unwrap().spots.len()
     };
     assert_eq!(count(dir.path()), 30_030);
@@ -122,7 +156,10 @@ fn old_hours_go_by_age_and_by_size() {
         count(dir.path())
     };
     assert_eq!(closed(&limits()), 30_010, "older than 30 days");
-    let small = config::Tracks { mb_max: 1, ..limits() };
+    let small = config::Tracks {
+        mb_max: 1,
+        ..limits()
+    };
     assert_eq!(closed(&small), 10, "larger than a megabyte");
 }
 
@@ -131,10 +168,12 @@ fn a_full_disk_loses_points_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(&dir.path().join("tracks.db"), Some(1)).unwrap();
     let now = crate::clock::unix_ms();
-    let points: Vec<_> = (0..60_000).map(|i| point("bc-01", spot(now - i, now))).collect();
+    let points: Vec<_> = (0..60_000)
+        .map(|i| point("bc-01", spot(now - i, now)))
+        .collect();
     assert!(store.insert(&points).is_err());
     store.insert(&points[..10]).unwrap();
-    assert!(store.bytes().unwrap() <= 1 << 20);
+    assert!(store.bytes().unwrap() <= 1_i64 << 20);
 }
 
 #[test]
@@ -145,9 +184,18 @@ fn what_stands_still_is_thinned() {
         s.lat += north_m / 111_195.0;
         thin.keeps(&s, every)
     };
-    let kept: Vec<_> = [(0, 0.0), (1000, 3.0), (2000, 5.0), (3000, 5.0), (11_999, 5.0), (12_000, 5.0), (5_000, 5.0), (1000, 5.0)]
-        .into_iter()
-        .map(|(ms, m)| keeps(ms, m))
-        .collect();
+    let kept: Vec<_> = [
+        (0, 0.0),
+        (1000, 3.0),
+        (2000, 5.0),
+        (3000, 5.0),
+        (11_999, 5.0),
+        (12_000, 5.0),
+        (5_000, 5.0),
+        (1000, 5.0),
+    ]
+    .into_iter()
+    .map(|(ms, m)| keeps(ms, m))
+    .collect();
     assert_eq!(kept, [true, false, true, false, false, true, false, true]);
 }

@@ -136,19 +136,23 @@ impl Writer<'_> {
     fn drop_old(&mut self) -> rusqlite::Result<()> {
         let days = i64::from(self.limits.retention_days);
         let oldest_ms = unix_ms() - days * DAY_MS;
-        while self.store.oldest_ends_ms().is_some_and(|ends| ends < oldest_ms) {
+        while self
+            .store
+            .oldest_ends_ms()
+            .is_some_and(|ends| ends < oldest_ms)
+        {
             self.store.drop_oldest()?;
             DROPPED.with_label_values(&["age"]).inc();
         }
         // A part is left free, so that points find room until the next look.
-        let bytes_max = (self.limits.mb_max << 20) / 10 * 9;
+        let bytes_max = i64::try_from((self.limits.mb_max << 20) / 10 * 9).unwrap_or(i64::MAX);
         while self.store.bytes()? > bytes_max {
             if !self.store.drop_oldest()? {
                 break;
             }
             DROPPED.with_label_values(&["size"]).inc();
         }
-        let bytes = i64::try_from(self.store.bytes()?).unwrap_or(i64::MAX);
+        let bytes = self.store.bytes()?;
         BYTES.with_label_values::<&str>(&[]).set(bytes);
         Ok(())
     }

@@ -1,17 +1,19 @@
-//! The picture's actor: reads the clock, hands facts to the state, lets the outbox own what was raised.
+//! The picture's two hands. [`Core`] reads the clock and hands facts to the state, at once and on the thread of who tells
+//! them: most facts raise nothing, and need no message, no queue and no waiting. [`PictureActor`] lets the outbox own
+//! what was raised, and does not give that up when who told the fact is gone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use actix::fut::{self, WrapFuture};
+use actix::fut::WrapFuture;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseActFuture};
 use prometheus::{IntCounterVec, IntGaugeVec};
 
 use super::feed::Feed;
 use super::raise::Raised;
 use super::state::{Effects, State};
-use super::{Fact, NotOwned, Told};
+use super::{Fact, NotOwned};
 use crate::clock::Now;
 use crate::history::History;
 use crate::metrics;
@@ -48,20 +50,13 @@ static DEVICES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 
 /// A rule that fails says so once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// Facts that wait; then whoever tells the next one waits.
+/// Events that wait to be owned; then whoever raises the next one waits.
 const MAILBOX: usize = 256;
 
-/// A fact on its way to the picture.
-pub struct Tell(pub Fact);
-
-impl Message for Tell {
-    type Result = Result<Told, NotOwned>;
-}
-
-pub struct PictureActor {
+/// The state and what belongs to it. A panic in here poisons it: the picture is gone then, and the process ends.
+pub struct Core {
     state: State,
     feed: Arc<Feed>,
-    outbox: Outbox,
     history: Option<History>,
     /// Events of our own (a stream lost, a device silent) that the outbox could not take: nobody would say them
     /// again, so they are tried again at each tick. Their latches stay closed, which bounds their number.
@@ -71,21 +66,42 @@ pub struct PictureActor {
     logged: HashMap<u16, Instant>,
 }
 
-impl PictureActor {
-    pub fn new(
-        state: State,
-        feed: Arc<Feed>,
-        outbox: Outbox,
-        history: Option<History>,
-    ) -> Self {
+/// The core, shared by the actor and everybody who tells facts.
+pub type Shared = Arc<Mutex<Core>>;
+
+/// What is to be done about a fact.
+pub enum Told {
+    /// Nothing.
+    Owned,
+    /// The outbox has to own what it raised.
+    Raised(Vec<Raised>),
+    /// Our own events have to be tried again.
+    Retry(Vec<Raised>),
+}
+
+impl Core {
+    pub fn new(state: State, feed: Arc<Feed>, history: Option<History>) -> Self {
         Self {
             state,
             feed,
-            outbox,
             history,
             unowned: Vec::new(),
             retrying: false,
             logged: HashMap::new(),
+        }
+    }
+
+    /// Moves the picture by one fact.
+    pub fn tell(&mut self, fact: Fact) -> Told {
+        let is_tick = matches!(fact, Fact::Tick);
+        let raised = self.apply(fact);
+        if is_tick {
+            return self.tick(raised);
+        }
+        if raised.is_empty() {
+            Told::Owned
+        } else {
+            Told::Raised(raised)
         }
     }
 
@@ -115,9 +131,9 @@ impl PictureActor {
         fx.raised
     }
 
-    fn conclude(&mut self, outcomes: Vec<Outcome>) -> Result<Told, NotOwned> {
+    fn conclude(&mut self, outcomes: Vec<Outcome>) -> Result<super::Told, NotOwned> {
         let mut fx = Effects::default();
-        let mut told = Told::default();
+        let mut told = super::Told::default();
         let mut refused = None;
         for (raised, answer) in outcomes {
             let outcome = match &answer {
@@ -144,21 +160,16 @@ impl PictureActor {
         refused.map_or(Ok(told), |e| Err(NotOwned::Outbox(e)))
     }
 
-    fn tick(&mut self, raised: Vec<Raised>, ctx: &mut Context<Self>) {
+    fn tick(&mut self, raised: Vec<Raised>) -> Told {
         self.unowned.extend(raised);
         for (freshness, n) in self.state.census() {
             DEVICES.with_label_values(&[freshness.name()]).set(n);
         }
         if self.unowned.is_empty() || self.retrying {
-            return;
+            return Told::Owned;
         }
         self.retrying = true;
-        let owned = append(self.outbox.clone(), std::mem::take(&mut self.unowned)).into_actor(self);
-        ctx.spawn(owned.map(|outcomes, me, _| {
-            me.retrying = false;
-            // Refused ones are back in `unowned`.
-            drop(me.conclude(outcomes));
-        }));
+        Told::Retry(std::mem::take(&mut self.unowned))
     }
 }
 
@@ -174,6 +185,18 @@ async fn append(outbox: Outbox, raised: Vec<Raised>) -> Vec<Outcome> {
     outcomes
 }
 
+/// Stands between the core and the outbox.
+pub struct PictureActor {
+    pub core: Shared,
+    pub outbox: Outbox,
+}
+
+impl PictureActor {
+    fn lock(&self) -> Result<MutexGuard<'_, Core>, NotOwned> {
+        self.core.lock().map_err(|_| NotOwned::Stopped)
+    }
+}
+
 impl Actor for PictureActor {
     type Context = Context<Self>;
 
@@ -182,21 +205,41 @@ impl Actor for PictureActor {
     }
 }
 
-impl Handler<Tell> for PictureActor {
-    type Result = ResponseActFuture<Self, Result<Told, NotOwned>>;
+/// Events that a fact raised, to be owned before it is acknowledged.
+pub struct Own(pub Vec<Raised>);
 
-    fn handle(&mut self, Tell(fact): Tell, ctx: &mut Self::Context) -> Self::Result {
-        let is_tick = matches!(fact, Fact::Tick);
-        let raised = self.apply(fact);
-        if is_tick {
-            self.tick(raised, ctx);
-            return Box::pin(fut::ready(Ok(Told::default())));
-        }
-        if raised.is_empty() {
-            return Box::pin(fut::ready(Ok(Told::default())));
-        }
+impl Message for Own {
+    type Result = Result<super::Told, NotOwned>;
+}
+
+impl Handler<Own> for PictureActor {
+    type Result = ResponseActFuture<Self, Result<super::Told, NotOwned>>;
+
+    fn handle(&mut self, Own(raised): Own, _: &mut Self::Context) -> Self::Result {
         let owned = append(self.outbox.clone(), raised).into_actor(self);
-        Box::pin(owned.map(|outcomes, me, _| me.conclude(outcomes)))
+        Box::pin(owned.map(|outcomes, me, _| me.lock()?.conclude(outcomes)))
+    }
+}
+
+/// Events of our own that are tried (again); nobody waits for them.
+pub struct Retry(pub Vec<Raised>);
+
+impl Message for Retry {
+    type Result = ();
+}
+
+impl Handler<Retry> for PictureActor {
+    type Result = ();
+
+    fn handle(&mut self, Retry(raised): Retry, ctx: &mut Self::Context) {
+        let owned = append(self.outbox.clone(), raised).into_actor(self);
+        ctx.spawn(owned.map(|outcomes, me, _| {
+            if let Ok(mut core) = me.lock() {
+                core.retrying = false;
+                // Refused ones are back in `unowned`.
+                drop(core.conclude(outcomes));
+            }
+        }));
     }
 }
 

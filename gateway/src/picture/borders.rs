@@ -167,7 +167,10 @@ impl Borders {
             if self.place.zones.contains(&side.zone) {
                 continue;
             }
-            if !grid.zone(side.zone).is_some_and(|z| z.is_valid(now.unix_ms)) {
+            if !grid
+                .zone(side.zone)
+                .is_some_and(|z| z.is_valid(now.unix_ms))
+            {
                 // Its time is over: that is no leaving.
                 side.standing = Standing::Unknown;
                 continue;
@@ -208,7 +211,11 @@ impl Borders {
         // Deep enough in the new one, or far enough out of the old one.
         let by = self.place.cell.or(former);
         let border_m = by.and_then(|c| grid.cell_border_m(c, at.0, at.1));
-        let narrow_m = self.place.cell.and_then(|c| grid.cell(c)).map(|c| c.half_depth_m);
+        let narrow_m = self
+            .place
+            .cell
+            .and_then(|c| grid.cell(c))
+            .map(|c| c.half_depth_m);
         let needed_m = accuracy_m.min(narrow_m.unwrap_or(f64::INFINITY));
         if !is_first && border_m.is_some_and(|m| m < needed_m) {
             return;
@@ -244,7 +251,10 @@ impl Borders {
         }
         for side in &mut self.sides {
             let is_in = self.place.zones.contains(&side.zone);
-            let is_valid = || grid.zone(side.zone).is_some_and(|z| z.is_valid(now.unix_ms));
+            let is_valid = || {
+                grid.zone(side.zone)
+                    .is_some_and(|z| z.is_valid(now.unix_ms))
+            };
             if !is_in && (side.standing.since().is_some() || !is_valid()) {
                 let doubtful = matches!(side.standing, Standing::Leaving(..)) && is_valid();
                 if !doubtful {

@@ -1,11 +1,13 @@
 //! One device in the picture: what is known of it beside its track.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerbside_codecs::telemetry::{Fault, Report};
 
 use super::borders::Borders;
+use super::feed::Tags;
 use super::grid::Grid;
 use super::latch::Latches;
 use super::rules::{ReportView, TrackView};
@@ -28,9 +30,9 @@ pub struct Device {
     pub id: DeviceId,
     pub kind: Cow<'static, str>,
     pub unit: Option<Box<str>>,
-    agency: Option<Box<str>>,
-    /// Seen only by users with the grant.
-    is_restricted: bool,
+    agency: Option<Arc<str>>,
+    /// Seen only by who has the grant.
+    restricted: bool,
     model: Option<Box<str>>,
     mode: Option<Box<str>>,
     /// In the registry; else announced by a dock, or a camera of the configuration.
@@ -56,7 +58,7 @@ impl Device {
             kind: "unknown".into(),
             unit: None,
             agency: None,
-            is_restricted: false,
+            restricted: false,
             model: None,
             mode: None,
             registered: false,
@@ -87,7 +89,11 @@ impl Device {
 
     /// The zones that it belongs to, by a grid that is new or a registry that changed.
     pub fn learn_zones(&mut self, grid: &Grid) {
-        let own = grid.zones_of(self.id.as_str(), self.unit.as_deref(), self.agency.as_deref());
+        let own = grid.zones_of(
+            self.id.as_str(),
+            self.unit.as_deref(),
+            self.agency.as_deref(),
+        );
         self.borders.set_own(own);
     }
 
@@ -97,12 +103,12 @@ impl Device {
             && self.kind == d.kind.name()
             && self.unit.as_deref() == d.unit.as_deref()
             && self.agency.as_deref() == d.agency.as_deref()
-            && self.is_restricted == d.restricted;
+            && self.restricted == d.restricted;
         if !same {
+            self.agency = d.agency.as_deref().map(Into::into);
+            self.restricted = d.restricted;
             self.registered = true;
             self.kind = d.kind.name().into();
-            self.agency = d.agency.as_deref().map(Into::into);
-            self.is_restricted = d.restricted;
             self.set_unit(d.unit.as_deref(), grid);
         }
         !same
@@ -168,6 +174,7 @@ impl Device {
             id: &self.id,
             kind: &self.kind,
             unit: self.unit.as_deref(),
+            agency: self.agency.as_deref(),
             model: self.model.as_deref(),
             mode: self.mode.as_deref(),
             state: self.track.freshness().name(),
@@ -179,6 +186,13 @@ impl Device {
             battery_pct: self.battery_pct,
             sos: self.sos_until.is_some(),
             faults: &self.faults,
+            tags: Tags {
+                kind: self.kind.clone(),
+                agency: self.agency.clone(),
+                cells: grid.path(self.borders.place().cell),
+                at: self.track.last().map(|l| (l.fix.lat, l.fix.lon)),
+                restricted: self.restricted,
+            },
         }
     }
 
@@ -190,7 +204,8 @@ impl Device {
     pub fn track_view<'a>(&'a self, grid: &'a Grid, now: Now) -> TrackView<'a> {
         let crossed = self.borders.crossed();
         let cell = |c: Option<u32>| c.and_then(|c| grid.cell(c)).map_or("", |c| &c.id);
-        let names = |zones: Option<&'a Vec<u16>>| zone_names(grid, zones.into_iter().flatten().copied());
+        let names =
+            |zones: Option<&'a Vec<u16>>| zone_names(grid, zones.into_iter().flatten().copied());
         TrackView {
             left_zones: zone_names(grid, self.borders.left_own()),
             zones: zone_names(grid, self.borders.place().zones.iter().copied()),
@@ -226,7 +241,7 @@ impl Device {
             heading_deg: fix.course_deg.or(fix.heading_deg),
             alt_m: fix.alt_m,
             is_back_filled: is_old || r.is_back_fill,
-            is_restricted: self.is_restricted,
+            is_restricted: self.restricted,
         };
         self.thin.keeps(&spot, every).then_some(spot)
     }

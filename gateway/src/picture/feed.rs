@@ -2,283 +2,236 @@
 //!
 //! There is no queue per screen. The feed holds the newest state of every item with the number of its last change; a
 //! screen is a cursor into these numbers and takes everything behind it. A slow screen so skips the states in
-//! between, never an item, and costs nothing. An item is written once per change, not once per screen.
+//! between, never an item, and costs nothing. Every 20 ms what has changed becomes one batch: it is written once, and
+//! all screens that keep up share the bytes. Who is behind, or wants a part only, gets a message of its own.
 //!
-//! Here: items, cursors, messages, pace. Not here: what an item says (`view`), the WebSocket (`screen`).
+//! Here: items, cursors, messages, pace, who may see what. Not here: what an item says (`view`), the WebSocket (`screen`).
 
 mod items;
+mod message;
+mod order;
+mod reader;
+mod tags;
 
-use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use items::{Body, Change, Key};
-use items::{Item, Items, Trail};
+pub use reader::FeedReader;
+pub use tags::{Audience, Filter, Tags, Wanted};
+
+use items::Items;
+use message::{Batch, Message, wants};
 
 use crate::clock::unix_ms;
+use crate::ids::DeviceId;
 use crate::ledger;
 
-/// Shortest time between two messages to one screen: a burst becomes one message.
-const GAP_MIN: Duration = Duration::from_millis(50);
+/// Shortest time between two batches: a burst becomes one message.
+const PULSE: Duration = Duration::from_millis(20);
 /// An idle feed says so.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// How far one screen is.
-#[derive(Clone, Copy, Debug)]
-struct Cursor {
-    seq: u64,
-    /// None: resumed, its past is not in this account.
-    changes: Option<u64>,
-}
-
-/// Items of one message, taken under the lock and written outside of it.
-#[derive(Default)]
-struct Taken {
-    seq: u64,
-    devices: Vec<(Body, Option<Trail>)>,
-    streams: Vec<Body>,
-    events: Vec<Body>,
-    gone: Vec<Key>,
-}
-
-impl Taken {
-    fn item(&mut self, key: &Key, item: &Item, with_trail: bool) {
-        let body = item.body.clone();
-        match key {
-            Key::Device(_) => {
-                let trail = item.trail.as_deref().filter(|_| with_trail).cloned();
-                self.devices.push((body, trail));
-            }
-            Key::Stream(_) => self.streams.push(body),
-            Key::Event(_) => self.events.push(body),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.devices.len() + self.streams.len() + self.events.len() + self.gone.len()
-    }
-
-    fn write(mut self, kind: &str, epoch: &str, now_ms: i64) -> String {
-        let bodies = self.devices.iter().map(|(b, _)| b);
-        let room: usize = bodies
-            .chain(&self.streams)
-            .chain(&self.events)
-            .map(Body::size)
-            .sum();
-        let mut out = String::with_capacity(room + 200);
-        let _ = write!(
-            out,
-            r#"{{"type":"{kind}","epoch":"{epoch}","seq":{},"now_ms":{now_ms},"devices":["#,
-            self.seq
-        );
-        for (i, (body, trail)) in self.devices.iter_mut().enumerate() {
-            if i > 0 {
-                out.push(',');
-            }
-            let (points, anchor) = trail.as_mut().map_or((&[][..], [0.0; 2]), |t| {
-                (&*t.points.make_contiguous(), t.anchor)
-            });
-            body.write(&mut out, now_ms, points, anchor);
-        }
-        for (name, list) in [("streams", &self.streams), ("events", &self.events)] {
-            let _ = write!(out, r#"],"{name}":["#);
-            for (i, body) in list.iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                body.write(&mut out, now_ms, &[], [0.0; 2]);
-            }
-        }
-        out.push(']');
-        if kind == "change" {
-            out.push_str(r#","gone":["#);
-            for (i, key) in self.gone.iter().enumerate() {
-                // Ids need no escaping.
-                let _ = write!(out, r#"{}"{key}""#, if i > 0 { "," } else { "" });
-            }
-            out.push(']');
-        }
-        out.push('}');
-        out
-    }
-}
+/// A snapshot of so many bytes is shared …
+const SHELF_BYTES: usize = 1 << 20;
+/// … for so long, milliseconds.
+const SHELF_MS: i64 = 1000;
 
 /// The feed of this box.
 #[derive(Debug)]
 pub struct Feed {
     epoch: String,
-    items: Mutex<Items>,
+    /// Version of the grid in force.
+    grid: Mutex<Arc<str>>,
+    inner: Mutex<Inner>,
+    /// Something changed.
+    bell: Notify,
+    /// The newest batch ends here.
     wake: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    items: Items,
+    batch: Arc<Batch>,
+    /// The last large snapshots, without and with what is restricted: when many screens come at once they share one.
+    shelf: [Option<(Bytes, Arc<Taken>)>; 2],
 }
 
 impl Default for Feed {
     fn default() -> Self {
         Self {
             epoch: format!("{:08x}", rand::random::<u32>()),
-            items: Mutex::default(),
+            grid: Mutex::default(),
+            inner: Mutex::default(),
+            bell: Notify::new(),
             wake: watch::channel(0).0,
         }
     }
 }
 
 impl Feed {
+    /// A feed with its pulse; call inside a runtime. `restricted`: devices whose items are for who has the grant.
+    pub fn start(restricted: impl IntoIterator<Item = DeviceId>) -> Arc<Self> {
+        let me = Arc::new(Self::default());
+        me.inner.lock().items.restrict(restricted);
+        // Ends by itself with the feed.
+        drop(tokio::spawn(pulse(Arc::downgrade(&me))));
+        me
+    }
+
+    /// Every message says which version of the grid is in force.
+    pub fn set_grid(&self, version: &str) {
+        *self.grid.lock() = version.into();
+    }
+
+    fn grid(&self) -> Arc<str> {
+        self.grid.lock().clone()
+    }
+
     /// All changes of one fact, in order.
     pub fn publish(&self, changes: impl IntoIterator<Item = Change>) {
-        let mut items = self.items.lock();
-        let before = items.seq;
+        let mut inner = self.inner.lock();
+        let before = inner.items.seq;
         for change in changes {
-            items.apply(change);
+            inner.items.apply(change);
         }
-        let seq = items.seq;
-        drop(items);
-        if seq > before {
-            self.wake.send_replace(seq);
+        let changed = inner.items.seq > before;
+        drop(inner);
+        if changed {
+            self.bell.notify_one();
         }
+    }
+
+    /// Closes the batch of what changed since the last one; `beat`: also when nothing did.
+    fn seal(&self, now_ms: i64, beat: bool) {
+        let mut inner = self.inner.lock();
+        let from = inner.batch.to;
+        if beat && inner.items.seq == from {
+            // Each message has a number of its own.
+            inner.items.seq += 1;
+        }
+        let to = inner.items.seq;
+        if to == from {
+            return;
+        }
+        let entries = inner.items.between(from, to);
+        let gone = inner.items.left_between(from, to);
+        let changes = inner.items.changes;
+        for shelf in &mut inner.shelf {
+            shelf.take_if(|(_, taken)| now_ms - taken.now_ms >= SHELF_MS);
+        }
+        let former = std::mem::replace(
+            &mut inner.batch,
+            Arc::new(Batch::new(from, to, changes, now_ms, entries, gone)),
+        );
+        drop(inner);
+        drop(former);
+        self.wake.send_replace(to);
     }
 
     /// A screen. `since` is `{epoch}-{seq}` of the last message it saw.
-    pub fn subscribe(self: &Arc<Self>, since: Option<&str>) -> FeedReader {
-        let cursor = since
-            .and_then(|s| s.rsplit_once('-'))
-            .filter(|(epoch, _)| *epoch == self.epoch)
-            .and_then(|(_, seq)| seq.parse().ok())
-            .filter(|seq| *seq <= self.items.lock().seq)
-            .map(|seq| Cursor { seq, changes: None });
-        FeedReader {
-            wake: self.wake.subscribe(),
-            feed: self.clone(),
-            cursor,
-            last: None,
-        }
+    pub fn subscribe(self: &Arc<Self>, since: Option<&str>, audience: Audience) -> FeedReader {
+        FeedReader::new(self, since, audience)
     }
 
     /// The whole picture as one message of type `snapshot`.
-    pub fn snapshot(&self) -> String {
-        self.take_all().0.write("snapshot", &self.epoch, unix_ms())
+    pub fn snapshot(&self, audience: &Audience) -> Bytes {
+        let (text, _) = self.take_all(audience, unix_ms());
+        text
     }
 
-    fn take_all(&self) -> (Taken, Cursor) {
-        let items = self.items.lock();
-        let mut taken = Taken {
-            seq: items.seq,
-            ..Taken::default()
-        };
-        for key in items
-            .by_seq
-            .values()
-            .filter(|k| !matches!(k, Key::Event(_)))
+    /// A snapshot for a screen, which then gets what came since: a large one may be a second old.
+    fn take_first(&self, audience: &Audience, now_ms: i64) -> (Bytes, Arc<Taken>) {
+        let shelf = usize::from(audience.sees_restricted);
+        if audience.filter.is_none()
+            && let Some((text, taken)) = &self.inner.lock().shelf[shelf]
+            && now_ms - taken.now_ms < SHELF_MS
         {
-            if let Some(item) = items.map.get(key) {
-                taken.item(key, item, true);
-            }
+            return (text.clone(), Arc::clone(taken));
         }
-        for id in items.events.iter().rev() {
-            let key = Key::Event(*id);
-            if let Some(item) = items.map.get(&key) {
-                taken.item(&key, item, false);
-            }
+        let (text, taken) = self.take_all(audience, now_ms);
+        let taken = Arc::new(taken);
+        if audience.filter.is_none() && text.len() > SHELF_BYTES {
+            self.inner.lock().shelf[shelf] = Some((text.clone(), Arc::clone(&taken)));
         }
-        let cursor = Cursor {
-            seq: items.seq,
-            changes: Some(items.changes),
-        };
-        (taken, cursor)
+        (text, taken)
     }
 
-    /// What changed behind the cursor; None: nothing, and `always` is false.
-    fn message(&self, at: &mut Option<Cursor>, always: bool, now_ms: i64) -> Option<String> {
-        let mut items = self.items.lock();
-        let Some(from) = at.filter(|c| c.seq >= items.complete_from) else {
-            drop(items);
-            let (taken, cursor) = self.take_all();
-            account(taken.len(), *at, cursor);
-            *at = Some(cursor);
-            return Some(taken.write("snapshot", &self.epoch, now_ms));
-        };
-        if items.changes == from.changes.unwrap_or(u64::MAX) || items.seq == from.seq {
-            if !always {
-                return None;
-            }
-            // Each message has a number of its own.
-            items.seq += 1;
-        }
-        let mut taken = Taken {
-            seq: items.seq,
-            ..Taken::default()
-        };
-        for (_, key) in items.by_seq.range(from.seq + 1..) {
-            if let Some(item) = items.map.get(key) {
-                taken.item(key, item, false);
-            }
-        }
-        let left = items
-            .gone
+    /// The snapshot and what it holds.
+    fn take_all(&self, audience: &Audience, now_ms: i64) -> (Bytes, Taken) {
+        let inner = self.inner.lock();
+        let all = inner.items.all();
+        let (seq, changes) = (inner.items.seq, inner.items.changes);
+        drop(inner);
+        let entries: Vec<_> = all
             .iter()
-            .rev()
-            .take_while(|(seq, _)| *seq > from.seq);
-        taken.gone = left.map(|(_, key)| key.clone()).collect();
-        let cursor = Cursor {
-            seq: items.seq,
-            changes: Some(items.changes),
+            .filter(|(e, _)| wants(audience, e))
+            .map(|(e, trail)| (e, trail.as_deref()))
+            .collect();
+        let text = Message {
+            kind: "snapshot",
+            epoch: &self.epoch,
+            grid: &self.grid(),
+            seq,
+            now_ms,
+            entries: &entries,
+            gone: &[],
+        }
+        .write();
+        let devices = entries.iter().filter_map(|(e, _)| match &e.shown.key {
+            Key::Device(id) => Some(id.clone()),
+            _ => None,
+        });
+        let taken = Taken {
+            seq,
+            changes,
+            now_ms,
+            count: entries.len(),
+            devices: devices.collect(),
         };
-        drop(items);
-        account(taken.len(), Some(from), cursor);
-        *at = Some(cursor);
-        Some(taken.write("change", &self.epoch, now_ms))
+        (text, taken)
+    }
+}
+
+/// What a snapshot held.
+#[derive(Debug)]
+struct Taken {
+    seq: u64,
+    changes: u64,
+    now_ms: i64,
+    count: usize,
+    devices: Vec<DeviceId>,
+}
+
+/// Seals a batch after each change, at most one a pulse, and one without content when nothing happens for long.
+async fn pulse(feed: Weak<Feed>) {
+    let mut sealed = Instant::now();
+    loop {
+        let Some(me) = feed.upgrade() else {
+            return;
+        };
+        let rung = timeout_at(sealed + HEARTBEAT, me.bell.notified()).await;
+        if rung.is_ok() {
+            sleep_until(sealed + PULSE).await;
+        }
+        me.seal(unix_ms(), rung.is_err());
+        sealed = Instant::now();
     }
 }
 
 /// Every change since the cursor was offered to this screen; those that are not in the message were replaced.
-fn account(sent: usize, from: Option<Cursor>, to: Cursor) {
+fn account(sent: usize, offered: Option<u64>) {
     let sent = sent as u64;
-    let offered = match (from.and_then(|c| c.changes), to.changes) {
-        (Some(a), Some(b)) => (b - a).max(sent),
-        _ => sent,
-    };
+    let offered = offered.unwrap_or(sent).max(sent);
     ledger::CHANGES.take(offered);
     ledger::CHANGES.delivered(sent);
     ledger::CHANGES.conflated(offered - sent);
-}
-
-/// One screen's place in the feed.
-#[derive(Debug)]
-pub struct FeedReader {
-    feed: Arc<Feed>,
-    wake: watch::Receiver<u64>,
-    cursor: Option<Cursor>,
-    last: Option<Instant>,
-}
-
-impl FeedReader {
-    /// The next message: a snapshot (or what was missed) at once, then changes at most every 50 ms, and an empty
-    /// change after 10 s without any. Cancel-safe.
-    pub async fn next(&mut self) -> String {
-        let Some(last) = self.last else {
-            return self.send(true).unwrap_or_default();
-        };
-        sleep_until(last + GAP_MIN).await;
-        loop {
-            self.wake.mark_unchanged();
-            if let Some(message) = self.send(false) {
-                return message;
-            }
-            tokio::select! {
-                // The sender lives in the feed that this reader holds.
-                _ = self.wake.changed() => {}
-                () = sleep_until(last + HEARTBEAT) => return self.send(true).unwrap_or_default(),
-            }
-        }
-    }
-
-    fn send(&mut self, always: bool) -> Option<String> {
-        let message = self.feed.message(&mut self.cursor, always, unix_ms())?;
-        self.last = Some(Instant::now());
-        Some(message)
-    }
 }
 
 #[cfg(test)]

@@ -13,14 +13,15 @@ mod tree;
 mod validity;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use file::GridFile;
 use index::Index;
 use shape::Shape;
 use validity::Validity;
-pub use file::GridFile;
 pub use validity::rfc3339_ms;
 
 /// Ancestors of a cell that are followed; a tree of a city has three levels.
@@ -150,6 +151,20 @@ pub struct Place {
     pub zones: Vec<u16>,
 }
 
+/// Ids of cells, each one within the one before.
+pub type Path = Arc<[Arc<str>]>;
+
+fn paths(cells: &[Cell]) -> Vec<Path> {
+    let ids: Vec<Arc<str>> = cells.iter().map(|c| (&*c.id).into()).collect();
+    let path = |i: usize| {
+        let up = std::iter::successors(Some(i), |i| Some(cells[*i].parent? as usize));
+        let mut path: Vec<_> = up.take(DEPTH_MAX).map(|i| ids[i].clone()).collect();
+        path.reverse();
+        path.into()
+    };
+    (0..cells.len()).map(path).collect()
+}
+
 /// Cells, zones and their indexes. [`Grid::default`] has none.
 #[derive(Clone, Debug, Default)]
 pub struct Grid {
@@ -158,6 +173,8 @@ pub struct Grid {
     zones: Vec<Zone>,
     /// Zones that are not always in force.
     timed: Vec<u16>,
+    /// Of each cell: the ids of its ancestors and its own, the coarsest first.
+    paths: Vec<Path>,
     cell_index: Index,
     zone_index: Index,
     warnings: Vec<GridFault>,
@@ -182,6 +199,7 @@ impl Grid {
                 .filter(|(_, z)| !z.validity.is_always())
                 .map(|(i, _)| i)
                 .collect(),
+            paths: paths(&read.cells),
             cells: read.cells,
             zones: read.zones,
             warnings,
@@ -212,14 +230,9 @@ impl Grid {
     }
 
     /// The ids of a cell and its ancestors, the coarsest first.
-    pub fn path(&self, cell: Option<u32>) -> Vec<&str> {
-        let up = std::iter::successors(cell, |i| self.cell(*i)?.parent);
-        let mut path: Vec<_> = up
-            .take(DEPTH_MAX)
-            .filter_map(|i| self.cell(i).map(|c| &*c.id))
-            .collect();
-        path.reverse();
-        path
+    pub fn path(&self, cell: Option<u32>) -> Path {
+        let known = cell.and_then(|c| self.paths.get(c as usize));
+        known.cloned().unwrap_or_default()
     }
 
     /// Where a WGS-84 position is at a moment, milliseconds since 1970 UTC.
@@ -231,8 +244,8 @@ impl Grid {
                 .filter_map(|c| {
                     let i = u16::try_from(c.shape()).ok()?;
                     let zone = self.zone(i)?;
-                    let has = zone.is_valid(unix_ms)
-                        && (c.is_sure() || zone.shape.contains(lat, lon));
+                    let has =
+                        zone.is_valid(unix_ms) && (c.is_sure() || zone.shape.contains(lat, lon));
                     has.then_some(i)
                 })
                 .collect(),
@@ -275,7 +288,8 @@ impl Grid {
         unit: Option<&str>,
         agency: Option<&str>,
     ) -> impl Iterator<Item = u16> {
-        let among = |all: &[String], one: Option<&str>| one.is_some_and(|o| all.iter().any(|x| x == o));
+        let among =
+            |all: &[String], one: Option<&str>| one.is_some_and(|o| all.iter().any(|x| x == o));
         (0..).zip(&self.zones).filter_map(move |(i, z)| {
             let mine = among(&z.devices, Some(device))
                 || among(&z.units, unit)

@@ -15,15 +15,15 @@ mod state;
 mod track;
 mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use actix::{Actor, Addr};
 use kerbside_codecs::telemetry::{Fault, Report};
 use parking_lot::RwLock;
 
+pub use feed::{Audience, Feed, FeedReader, Filter, Wanted};
 #[cfg(test)]
 pub(crate) use feed::{Body, Change, Key};
-pub use feed::{Feed, FeedReader};
 pub use grid::{Grid, GridFault, GridFile, rfc3339_ms};
 pub use rules::{RuleFault, Rules};
 
@@ -34,7 +34,7 @@ use crate::ids::{DeviceId, EventId};
 use crate::outbox::{Outbox, OutboxError};
 use crate::registry;
 use crate::stream::StreamStatus;
-use actor::{PictureActor, Tell};
+use actor::{Core, PictureActor};
 use state::State;
 
 /// What the rooms above tell the picture.
@@ -97,49 +97,88 @@ pub enum NotOwned {
     Stopped,
 }
 
+/// Events that a fact raised: it may be acknowledged when the outbox owns them.
+#[must_use]
+pub struct Owning(Addr<PictureActor>, Vec<raise::Raised>);
+
+impl Owning {
+    /// # Errors
+    /// As [`Picture::tell`].
+    pub async fn owned(self) -> Result<Told, NotOwned> {
+        let Self(addr, raised) = self;
+        addr.send(actor::Own(raised))
+            .await
+            .map_err(|_| NotOwned::Stopped)?
+    }
+}
+
 /// The picture of this box. Cheap to clone.
 #[derive(Clone)]
 pub struct Picture {
+    core: actor::Shared,
     addr: Addr<PictureActor>,
     feed: Arc<Feed>,
     grid: Arc<RwLock<GridFile>>,
 }
 
 impl Picture {
-    /// Starts the actor; call inside the actix system. `recent`: the newest events of the outbox;
-    /// `history`: None keeps none.
+    /// Starts the actor; call inside the actix system. `recent`: the newest events of the outbox; `history`:
+    /// None keeps none; `restricted`: devices of which nothing is shown without the grant.
     pub fn start(
         grid: GridFile,
         rules: Rules,
         outbox: Outbox,
         recent: Vec<(Event, Vec<Delivery>)>,
         history: Option<History>,
+        restricted: impl IntoIterator<Item = DeviceId>,
     ) -> Self {
-        let feed = Arc::new(Feed::default());
+        let feed = Feed::start(restricted);
         let (mut state, fx) = State::new(grid.grid.clone(), rules, recent);
         if let Some(h) = &history {
             state.keep_history(h.keep_every());
         }
-        feed.publish(fx.changes);
         feed.set_grid(grid.grid.version());
-        let addr = PictureActor::new(state, feed.clone(), outbox, history).start();
+        feed.publish(fx.changes);
+        let core = Arc::new(Mutex::new(Core::new(state, feed.clone(), history)));
+        let addr = PictureActor {
+            core: core.clone(),
+            outbox,
+        }
+        .start();
         Self {
+            core,
             addr,
             feed,
             grid: Arc::new(RwLock::new(grid)),
         }
     }
 
-    /// Moves the picture by one fact; returns when the picture owns it and the outbox owns what it raised. Waits
-    /// while the picture is busy.
+    /// Moves the picture by one fact; returns when the picture owns it and the outbox owns what it raised.
     ///
     /// # Errors
     /// [`NotOwned`]: nothing is lost if whoever said it says it again.
     pub async fn tell(&self, fact: Fact) -> Result<Told, NotOwned> {
-        self.addr
-            .send(Tell(fact))
-            .await
-            .map_err(|_| NotOwned::Stopped)?
+        match self.begin(fact)? {
+            None => Ok(Told::default()),
+            Some(raised) => raised.owned().await,
+        }
+    }
+
+    /// Moves the picture by one fact, now. None: that was all; most facts raise nothing.
+    ///
+    /// # Errors
+    /// As [`Self::tell`].
+    pub fn begin(&self, fact: Fact) -> Result<Option<Owning>, NotOwned> {
+        let told = self.core.lock().map_err(|_| NotOwned::Stopped)?.tell(fact);
+        Ok(match told {
+            actor::Told::Owned => None,
+            actor::Told::Raised(raised) => Some(Owning(self.addr.clone(), raised)),
+            actor::Told::Retry(raised) => {
+                // At most one of these is under way.
+                self.addr.do_send(actor::Retry(raised));
+                None
+            }
+        })
     }
 
     /// Another grid is in force from now on; every device is found anew.
@@ -153,9 +192,9 @@ impl Picture {
         self.tell(fact).await
     }
 
-    /// The grid in force.
-    pub fn grid(&self) -> GridFile {
-        self.grid.read().clone()
+    /// The grid in force, now and later.
+    pub fn grid(&self) -> &Arc<RwLock<GridFile>> {
+        &self.grid
     }
 
     pub fn feed(&self) -> &Arc<Feed> {

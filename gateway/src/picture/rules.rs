@@ -192,7 +192,11 @@ fn try_on_samples(env: &Arc<Env>, program: &Program, used: &Used) -> Result<(), 
                 left: if flag { vec![] } else { vec!["beat-1"] },
                 entered_cell: if flag { "1" } else { "" },
                 left_cell: "",
-                inside_s: if flag { vec![("beat-1", 700.5)] } else { vec![] },
+                inside_s: if flag {
+                    vec![("beat-1", 700.5)]
+                } else {
+                    vec![]
+                },
                 cell_s: Some(if flag { 700.5 } else { 0.5 }),
                 state: if flag { "lost" } else { "live" },
                 speed_mps: Some(1.5),

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use kerbside_codecs::telemetry::{Datum, Fault, Fix, Report};
 
 use super::Fact;
-use crate::history::Point;
 use super::device::SOS_SHOWN;
 use super::feed::{Change, Key};
 use super::grid::Grid;
@@ -24,6 +23,7 @@ use super::track::{Freshness, Taken};
 use super::view;
 use crate::clock::Now;
 use crate::event::{Delivery, Event};
+use crate::history::Point;
 use crate::ids::{DeviceId, StreamId};
 use crate::outbox::Appended;
 use crate::registry;
@@ -83,7 +83,11 @@ pub struct State {
 
 impl State {
     /// `recent`: events of before the start. The effects show them to screens.
-    pub fn new(grid: Arc<Grid>, rules: Rules, recent: Vec<(Event, Vec<Delivery>)>) -> (Self, Effects) {
+    pub fn new(
+        grid: Arc<Grid>,
+        rules: Rules,
+        recent: Vec<(Event, Vec<Delivery>)>,
+    ) -> (Self, Effects) {
         let mut me = Self {
             grid,
             in_force: Vec::new(),
@@ -222,7 +226,10 @@ impl State {
             }
             if let Some(every) = self.keep_every.filter(|_| taken != Taken::Held) {
                 let spot = d.spot(report, old, every, now);
-                let point = |spot| Point { device: id.clone(), spot };
+                let point = |spot| Point {
+                    device: id.clone(),
+                    spot,
+                };
                 fx.points.extend(spot.map(point));
             }
             fx.position = Some(taken.name());

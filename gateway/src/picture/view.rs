@@ -3,8 +3,8 @@
 use kerbside_codecs::telemetry::{Datum, Fault};
 use serde::{Serialize, Serializer};
 
-use super::feed::{Body, Change, Key};
-use super::grid::Grid;
+use super::feed::{Body, Change, Key, Tags};
+use super::grid::{Grid, Path};
 use super::track::Known;
 use crate::event::{Delivery, Event};
 use crate::ids::DeviceId;
@@ -16,6 +16,7 @@ pub struct DeviceView<'a> {
     pub id: &'a DeviceId,
     pub kind: &'a str,
     pub unit: Option<&'a str>,
+    pub agency: Option<&'a str>,
     pub model: Option<&'a str>,
     pub mode: Option<&'a str>,
     pub state: &'static str,
@@ -23,12 +24,15 @@ pub struct DeviceView<'a> {
     pub position: Option<PositionView>,
     pub cell: Option<&'a str>,
     /// From the coarsest to `cell`.
-    pub cells: Vec<&'a str>,
+    pub cells: Path,
     pub zones: Vec<&'a str>,
     pub battery_pct: Option<f32>,
     pub sos: bool,
     #[serde(serialize_with = "as_map")]
     pub faults: &'a [(Fault, u32)],
+    /// What it is chosen by; not shown itself.
+    #[serde(skip)]
+    pub tags: Tags,
 }
 
 /// Field names as in the contract.
@@ -79,6 +83,8 @@ impl DeviceView<'_> {
             key: Key::Device(self.id.clone()),
             body: Body::new(json(self), position.map(|p| p.arrived_ms)),
             moved_to: position.filter(|_| moved).map(|p| [p.lon, p.lat]),
+            tags: self.tags.clone(),
+            of: None,
         }
     }
 }
@@ -121,6 +127,8 @@ pub fn stream_change(s: &StreamStatus) -> Change {
             None,
         ),
         moved_to: None,
+        tags: Tags::default(),
+        of: Some(s.stream.device.clone()),
     }
 }
 
@@ -136,6 +144,8 @@ pub fn event_change(event: &Event, deliveries: &[Delivery]) -> Change {
         key: Key::Event(event.id),
         body: Body::new(json(&EventView { event, deliveries }), None),
         moved_to: None,
+        tags: Tags::default(),
+        of: Some(event.device.clone()),
     }
 }
 

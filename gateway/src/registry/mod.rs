@@ -111,17 +111,32 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Self::add_device`].
-    pub fn enrol(&self, mut device: Device) -> Result<String, RegistryError> {
-        crate::ids::DeviceId::parse(&device.id)?;
-        if RESERVED.contains(&device.id.as_str()) {
-            return Err(RegistryError::Reserved(device.id));
+    pub fn enrol(&self, device: Device) -> Result<String, RegistryError> {
+        let secret = self.enrol_all(vec![device])?.pop();
+        Ok(secret.unwrap_or_default())
+    }
+
+    /// Registers many devices, or none of them when one cannot be; gives their passwords in the same order.
+    ///
+    /// # Errors
+    /// As [`Self::add_device`].
+    pub fn enrol_all(&self, devices: Vec<Device>) -> Result<Vec<String>, RegistryError> {
+        let mut secrets = Vec::with_capacity(devices.len());
+        let mut all = Vec::with_capacity(devices.len());
+        for mut device in devices {
+            crate::ids::DeviceId::parse(&device.id)?;
+            if RESERVED.contains(&device.id.as_str()) {
+                return Err(RegistryError::Reserved(device.id));
+            }
+            let secret = new_secret();
+            let hashes = Hashes::of(&device.id, &secret);
+            device.issue = hashes.issue();
+            all.push((device, hashes));
+            secrets.push(secret);
         }
-        let secret = new_secret();
-        let hashes = Hashes::of(&device.id, &secret);
-        device.issue = hashes.issue();
-        self.store.lock().add_device(&device, &hashes)?;
+        self.store.lock().add_devices(&all)?;
         self.reload()?;
-        Ok(secret)
+        Ok(secrets)
     }
 
     /// Registers a user and gives the token.
@@ -268,6 +283,18 @@ impl Registry {
         }
     }
 
+    /// May this user know of that device: is it not restricted, or has the user the grant?
+    pub fn may_see(&self, user: &User, device: &str) -> bool {
+        let restricted = |(d, _): &(Device, Hashes)| d.restricted;
+        user.sees_restricted
+            || !self
+                .accounts
+                .read()
+                .devices
+                .get(device)
+                .is_some_and(restricted)
+    }
+
     /// Changes whenever accounts changed; compare it before asking for all of them.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
@@ -349,6 +376,20 @@ mod tests {
             Registry::open(dir.path()).unwrap().device("bc-02"),
             Some(Device { issue, ..new })
         );
+    }
+
+    #[test]
+    fn many_are_registered_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let r = Registry::open(dir.path()).unwrap();
+        let device = |id: &str| Device::new(id, DeviceKind::Vehicle);
+        let secrets = r.enrol_all(vec![device("a"), device("b")]).unwrap();
+        assert!(r.check_device("b", secrets[1].as_bytes()).is_ok());
+        assert!(matches!(
+            r.enrol_all(vec![device("c"), device("a")]),
+            Err(RegistryError::Exists(_))
+        ));
+        assert_eq!(r.device("c"), None);
     }
 
     #[test]

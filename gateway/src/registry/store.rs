@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kerbside_codecs::telemetry::Datum;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{Device, DeviceKind, Hashes, RegistryError, Role, User};
 
@@ -60,40 +60,14 @@ impl Store {
         std::mem::replace(&mut self.version, version) != version
     }
 
-    fn insert(&mut self, row: &Row<'_>, hashes: &Hashes) -> Result<(), RegistryError> {
+    /// All of them, or none.
+    pub fn add_devices(&mut self, all: &[(Device, Hashes)]) -> Result<(), RegistryError> {
         let tx = self.db.transaction()?;
-        let taken: Option<i64> = tx
-            .query_row("SELECT 1 FROM account WHERE name = ?1", [row.name], |r| {
-                r.get(0)
-            })
-            .optional()?;
-        if taken.is_some() {
-            return Err(RegistryError::Exists(row.name.to_owned()));
+        for (d, hashes) in all {
+            device_row(d).insert(&tx, hashes)?;
         }
-        tx.execute(
-            "INSERT INTO account (name, is_user, kind, unit, sha256, ha1_md5, ha1_sha256, agency, person, datum, restricted)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)",
-            params![
-                row.name, row.is_user, row.kind, row.unit, hashes.sha256, hashes.ha1_md5, hashes.ha1_sha256,
-                row.agency, row.person, row.datum.name(), row.restricted
-            ],
-        )?;
         tx.commit()?;
         Ok(())
-    }
-
-    pub fn add_device(&mut self, d: &Device, hashes: &Hashes) -> Result<(), RegistryError> {
-        let row = Row {
-            name: &d.id,
-            is_user: false,
-            kind: d.kind.name(),
-            unit: d.unit.as_deref(),
-            agency: d.agency.as_deref(),
-            person: d.person.as_deref(),
-            datum: d.datum,
-            restricted: d.restricted,
-        };
-        self.insert(&row, hashes)
     }
 
     pub fn add_user(&mut self, u: &User, hashes: &Hashes) -> Result<(), RegistryError> {
@@ -107,7 +81,10 @@ impl Store {
             datum: Datum::Wgs84,
             restricted: u.sees_restricted,
         };
-        self.insert(&row, hashes)
+        let tx = self.db.transaction()?;
+        row.insert(&tx, hashes)?;
+        tx.commit()?;
+        Ok(())
     }
 
     fn delete(&mut self, name: &str, is_user: bool) -> Result<(), RegistryError> {
@@ -205,6 +182,49 @@ struct Row<'a> {
     person: Option<&'a str>,
     datum: Datum,
     restricted: bool,
+}
+
+fn device_row(d: &Device) -> Row<'_> {
+    Row {
+        name: &d.id,
+        is_user: false,
+        kind: d.kind.name(),
+        unit: d.unit.as_deref(),
+        agency: d.agency.as_deref(),
+        person: d.person.as_deref(),
+        datum: d.datum,
+        restricted: d.restricted,
+    }
+}
+
+impl Row<'_> {
+    fn insert(&self, tx: &Transaction<'_>, hashes: &Hashes) -> Result<(), RegistryError> {
+        let taken: Option<i64> = tx
+            .prepare_cached("SELECT 1 FROM account WHERE name = ?1")?
+            .query_row([self.name], |r| r.get(0))
+            .optional()?;
+        if taken.is_some() {
+            return Err(RegistryError::Exists(self.name.to_owned()));
+        }
+        tx.prepare_cached(
+            "INSERT INTO account (name, is_user, kind, unit, sha256, ha1_md5, ha1_sha256, agency, person, datum, restricted)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)",
+        )?
+        .execute(params![
+            self.name,
+            self.is_user,
+            self.kind,
+            self.unit,
+            hashes.sha256,
+            hashes.ha1_md5,
+            hashes.ha1_sha256,
+            self.agency,
+            self.person,
+            self.datum.name(),
+            self.restricted
+        ])?;
+        Ok(())
+    }
 }
 
 /// Only this program writes it, so anything else is WGS-84 of a newer version's making.

@@ -27,7 +27,7 @@ pub(super) async fn grid(
     _viewer: Viewer,
     headers: HeaderMap,
 ) -> Response {
-    let grid = room.picture.grid();
+    let grid = room.grid.read().clone();
     let etag = grid.etag();
     let has = |v: &HeaderValue| {
         let tags = v.to_str().unwrap_or_default().split(',');
@@ -71,7 +71,7 @@ struct Events {
 /// `GET /api/v1/events`: newest first.
 pub(super) async fn events(
     State(room): State<Arc<Room>>,
-    _viewer: Viewer,
+    viewer: Viewer,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(page) = page.map_err(|e| {
@@ -88,7 +88,11 @@ pub(super) async fn events(
         .await
         .map_err(|e| closed(&e))?;
     let shown = |(event, deliveries)| ShownEvent { event, deliveries };
-    let events = recent.into_iter().map(shown).collect();
+    let events = recent
+        .into_iter()
+        .filter(|(e, _)| may_see(&room, &viewer, &e.device))
+        .map(shown)
+        .collect();
     Ok(Json(Events { events }).into_response())
 }
 
@@ -135,6 +139,11 @@ pub(super) async fn retry(
     }
 }
 
+/// Of a restricted device nothing is known without the grant.
+pub(super) fn may_see(room: &Room, viewer: &Viewer, device: &DeviceId) -> bool {
+    room.registry.may_see(&viewer.account.user, device.as_str())
+}
+
 fn closed(e: &OutboxError) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{e}; try again"))
 }
@@ -152,12 +161,16 @@ struct Streams {
 }
 
 /// `GET /api/v1/streams`.
-pub(super) async fn streams(State(room): State<Arc<Room>>, _viewer: Viewer) -> Response {
+pub(super) async fn streams(State(room): State<Arc<Room>>, viewer: Viewer) -> Response {
     let shown = |status: StreamStatus| ShownStream {
         device: status.stream.device.clone(),
         status,
     };
-    let streams = room.streams.status().into_iter().map(shown).collect();
+    let all = room.streams.status().into_iter();
+    let streams = all
+        .filter(|s| may_see(&room, &viewer, &s.stream.device))
+        .map(shown)
+        .collect();
     Json(Streams { streams }).into_response()
 }
 
@@ -169,11 +182,12 @@ struct Readers {
 /// `GET /api/v1/streams/{device}/{camera}/readers`: who looks.
 pub(super) async fn readers(
     State(room): State<Arc<Room>>,
-    _viewer: Viewer,
+    viewer: Viewer,
     Path((device, camera)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let known = StreamId::new(&device, &camera)
         .ok()
+        .filter(|id| may_see(&room, &viewer, &id.device))
         .and_then(|id| room.streams.readers(&id));
     match known {
         Some(readers) => Ok(Json(Readers { readers }).into_response()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -22,7 +22,7 @@ use super::auth::{Viewer, cross_origin};
 use super::headers::Problem;
 use super::serve::{Client, stopped};
 use crate::metrics;
-use crate::picture::FeedReader;
+use crate::picture::{Audience, FeedReader, Filter, Wanted};
 
 static FEEDS: LazyLock<IntGaugeVec> =
     LazyLock::new(|| metrics::gauge("kerbside_feeds", "Screens with an open feed", &[]));
@@ -44,18 +44,39 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Without a pong for so long nobody is there.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
 
+/// What of the picture, and since when.
 #[derive(Deserialize)]
-pub(super) struct Since {
+pub(super) struct Part {
     since: Option<String>,
+    cell: Option<String>,
+    agency: Option<String>,
+    kind: Option<String>,
+    bbox: Option<String>,
 }
 
-/// `GET /api/v1/feed?since=EPOCH-SEQ`.
+impl Part {
+    /// What this viewer asks for and may see.
+    pub fn audience(&self, viewer: &Viewer) -> Result<Audience, Problem> {
+        let filter = Filter::parse(Wanted {
+            cell: self.cell.as_deref(),
+            agency: self.agency.as_deref(),
+            kind: self.kind.as_deref(),
+            bbox: self.bbox.as_deref(),
+        });
+        Ok(Audience {
+            sees_restricted: viewer.account.user.sees_restricted,
+            filter: filter.map_err(|reason| Problem::new(StatusCode::BAD_REQUEST, reason))?,
+        })
+    }
+}
+
+/// `GET /api/v1/feed?since=EPOCH-SEQ&cell=…&agency=…&kind=…&bbox=…`.
 pub(super) async fn feed(
     State(room): State<Arc<Room>>,
     Extension(client): Extension<Client>,
     viewer: Viewer,
     headers: HeaderMap,
-    since: Result<Query<Since>, QueryRejection>,
+    part: Result<Query<Part>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     if cross_origin(&headers) {
@@ -64,12 +85,13 @@ pub(super) async fn feed(
             "pages of other sites do not get the feed",
         ));
     }
-    let Query(Since { since }) = since.map_err(|e| {
+    let Query(part) = part.map_err(|e| {
         Problem::new(
             e.status(),
             format!("{}; use ?since=EPOCH-SEQ", e.body_text()),
         )
     })?;
+    let audience = part.audience(&viewer)?;
     let upgrade = upgrade.map_err(|e| {
         Problem::new(
             e.status(),
@@ -89,7 +111,8 @@ pub(super) async fn feed(
         .write_buffer_size(0)
         .on_upgrade(move |socket| async move {
             FEEDS.with_label_values::<&str>(&[]).inc();
-            let end = serve(socket, &room, &viewer, client, since.as_deref()).await;
+            let reader = room.feed.subscribe(part.since.as_deref(), audience);
+            let end = serve(socket, &room, &viewer, client, reader).await;
             FEEDS.with_label_values::<&str>(&[]).dec();
             ENDED.with_label_values(&[end.name()]).inc();
             tracing::debug!(
@@ -149,10 +172,9 @@ async fn serve(
     room: &Room,
     viewer: &Viewer,
     client: Client,
-    since: Option<&str>,
+    mut reader: FeedReader,
 ) -> End {
     let (mut sink, mut stream) = socket.split();
-    let mut reader = room.feed.subscribe(since);
     let end = tokio::select! {
         end = send(&mut sink, &mut reader, room.feed_write_timeout) => end,
         end = hear(&mut stream) => end,
@@ -173,8 +195,10 @@ async fn send(
     let mut pinged = Instant::now();
     loop {
         // At the latest after the feed's own heart-beat there is a message, so pings need no timer.
-        let text = reader.next().await;
-        if let Some(end) = write(sink, Message::Text(text.into()), limit).await {
+        let Ok(text) = Utf8Bytes::try_from(reader.next().await) else {
+            return End::Misused;
+        };
+        if let Some(end) = write(sink, Message::Text(text), limit).await {
             return end;
         }
         if pinged.elapsed() >= PING_INTERVAL {

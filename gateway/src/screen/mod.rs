@@ -30,13 +30,14 @@ use axum::http::{Method, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::history::History;
 use crate::media::Snapshots;
 use crate::outbox::Outbox;
-use crate::picture::{Feed, Picture};
+use crate::picture::{Feed, GridFile, Picture};
 use crate::registry::{Guard, Principal, Registry};
 use crate::stream::Streams;
 use crate::webrtc::WebRtc;
@@ -69,7 +70,7 @@ struct Room {
     registry: Registry,
     guard: Arc<Guard>,
     feed: Arc<Feed>,
-    picture: Picture,
+    grid: Arc<RwLock<GridFile>>,
     history: Option<History>,
     outbox: Outbox,
     streams: Streams,
@@ -89,7 +90,7 @@ pub fn router(screen: Screen) -> Router {
         registry: screen.registry,
         guard: screen.guard,
         feed: screen.picture.feed().clone(),
-        picture: screen.picture,
+        grid: screen.picture.grid().clone(),
         history: screen.history,
         outbox: screen.outbox,
         streams: screen.streams,

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::Room;
+use super::api::may_see;
 use super::audit;
 use super::auth::Viewer;
 use super::headers::Problem;
@@ -52,6 +53,9 @@ pub(super) async fn snapshot(
         Ok(stream) => stream,
         Err(e) => return Problem::new(StatusCode::NOT_FOUND, e.to_string()).into_response(),
     };
+    if !may_see(&room, &viewer, &stream.device) {
+        return refused(&Fault::NotLive);
+    }
     let still = newest_key_frame(room.streams.clone(), stream.clone());
     let key = Key {
         stream: stream.clone(),

@@ -72,6 +72,7 @@ pub struct WebRtc {
 
 struct Shared {
     io: tokio::runtime::Handle,
+    registry: Registry,
     fanout: Fanout,
     sockets: Sockets,
     address: SocketAddr,
@@ -192,10 +193,11 @@ impl WebRtc {
             ));
         }
         io.spawn(tcp::accept(listener, sessions.clone(), shutdown.clone()));
-        io.spawn(end_sessions(sessions.clone(), registry, shutdown));
+        io.spawn(end_sessions(sessions.clone(), registry.clone(), shutdown));
         Ok(Self {
             shared: Arc::new(Shared {
                 io: io.clone(),
+                registry,
                 fanout,
                 sockets,
                 address,
@@ -229,6 +231,11 @@ impl WebRtc {
     ) -> Result<Answer, OfferError> {
         let offered = Instant::now();
         let offer = parse(offer_sdp)?;
+        if let Principal::User(user) = &viewer
+            && !self.shared.registry.may_see(user, stream.device.as_str())
+        {
+            return Err(OfferError::NotFound);
+        }
         let reader = self
             .shared
             .streams

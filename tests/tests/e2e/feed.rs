@@ -35,7 +35,8 @@ fn has_exactly(what: &str, value: &Value, wanted: &[&str], optional: &[&str]) {
     }
 }
 
-const DEVICE: [&str; 14] = [
+const DEVICE: [&str; 15] = [
+    "agency",
     "id",
     "kind",
     "unit",

@@ -3,11 +3,11 @@
 //! One loop waits for whatever comes first. Nothing is buffered while the connection is idle; while a message is on
 //! its way to its owner the socket is still read, as far as the session has room.
 
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -25,6 +25,7 @@ use super::up::Outcome;
 use super::{Room, Shared};
 use crate::clock::Now;
 use crate::device::NotOwned;
+use crate::registry::{Principal, Registry};
 
 /// Largest CONNECT; nobody is authenticated yet.
 const CONNECT_BYTES_MAX: u32 = 16 << 10;
@@ -152,42 +153,72 @@ struct Connection<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Runs until something ends the connection; with the asker if that was a take-over.
+    ///
+    /// What is waited for is made once and kept: a message passes this loop three times, and a `select!` would make
+    /// and drop all of it each time.
     async fn run(
         &mut self,
-        mut revocations: watch::Receiver<u64>,
+        revocations: watch::Receiver<u64>,
         shutdown: &mut watch::Receiver<bool>,
     ) -> (End, Option<TakeOver>) {
-        // Revoked between the check and the subscription?
-        if !self.shared.registry.is_valid(&self.a.principal) {
-            return (End::Revoked, None);
-        }
-        let timer = sleep_until(self.deadline());
-        tokio::pin!(timer);
+        let registry = self.shared.registry.clone();
+        let revoked = pin!(revoked(registry, self.a.principal.clone(), revocations));
+        let stopping = pin!(async {
+            // The sender lives as long as the gateway.
+            let _ = shutdown.wait_for(|stop| *stop).await;
+        });
+        let mut ends = Ends { revoked, stopping };
+        let queue = Arc::clone(&self.a.queue);
+        let mut pushed = pin!(queue.pushed());
+        let mut timer = pin!(sleep_until(self.deadline()));
         loop {
             if let Err(end) = self.work() {
                 return (end, None);
             }
             let reads = self.a.session.wants_packets();
             let sends = self.a.session.wants_downlinks();
-            let queue = Arc::clone(&self.a.queue);
-            let result = tokio::select! {
-                biased;
+            let woken = poll_fn(|cx| {
                 // First what ends the connection: a client that never pauses must not outlast it.
-                asker = &mut self.a.taken_over => return (End::TakenOver, asker.ok()),
-                changed = revocations.changed() => match changed {
-                    Ok(()) if self.shared.registry.is_valid(&self.a.principal) => Ok(()),
-                    _ => Err(End::Revoked),
-                },
-                _ = shutdown.wait_for(|stop| *stop) => Err(End::ShuttingDown),
-                outcome = handed(&mut self.handing) => {
+                if let Poll::Ready(asker) = Pin::new(&mut self.a.taken_over).poll(cx) {
+                    return Poll::Ready(Woken::Over(End::TakenOver, asker.ok()));
+                }
+                if let Some(end) = ends.poll(cx) {
+                    return Poll::Ready(Woken::Over(end, None));
+                }
+                if let Some(handing) = &mut self.handing
+                    && let Poll::Ready(outcome) = handing.as_mut().poll(cx)
+                {
+                    return Poll::Ready(Woken::Handed(outcome));
+                }
+                let out = &mut self.a.session.out;
+                let io = poll_io(
+                    &mut self.io,
+                    &mut self.inbuf,
+                    out,
+                    &mut self.flushing,
+                    reads,
+                    cx,
+                );
+                if let Poll::Ready(done) = io {
+                    return Poll::Ready(Woken::Moved(done));
+                }
+                if sends && pushed.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Woken::Pushed);
+                }
+                timer.as_mut().poll(cx).map(|()| Woken::Time)
+            });
+            let result = match woken.await {
+                Woken::Over(end, asker) => return (end, asker),
+                Woken::Handed(outcome) => {
                     self.handing = None;
                     self.a.session.handle_outcome(outcome)
                 }
-                done = poll_fn(|cx| poll_io(
-                    &mut self.io, &mut self.inbuf, &mut self.a.session.out, &mut self.flushing, reads, cx,
-                )) => self.after_io(&done),
-                () = queue.pushed(), if sends => Ok(()),
-                () = &mut timer => self.check_time(reads),
+                Woken::Moved(done) => self.after_io(&done),
+                Woken::Pushed => {
+                    pushed.set(queue.pushed());
+                    Ok(())
+                }
+                Woken::Time => self.check_time(reads),
             };
             if let Err(end) = result {
                 return (end, None);
@@ -365,11 +396,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// The outcome of the message under way; never, when there is none.
-async fn handed(handing: &mut Option<Handing>) -> Outcome {
-    match handing {
-        Some(h) => h.await,
-        None => pending().await,
+/// What a connection was woken by.
+enum Woken {
+    Over(End, Option<TakeOver>),
+    Handed(Outcome),
+    Moved(io::Result<Moved>),
+    Pushed,
+    Time,
+}
+
+/// What ends a connection from outside.
+struct Ends<'a, R, S> {
+    revoked: Pin<&'a mut R>,
+    stopping: Pin<&'a mut S>,
+}
+
+impl<R: Future<Output = ()>, S: Future<Output = ()>> Ends<'_, R, S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        if self.revoked.as_mut().poll(cx).is_ready() {
+            return Some(End::Revoked);
+        }
+        let stopping = self.stopping.as_mut().poll(cx).is_ready();
+        stopping.then_some(End::ShuttingDown)
+    }
+}
+
+/// Completes when the account is not valid any more; it may be so from the beginning.
+async fn revoked(registry: Registry, principal: Principal, mut revocations: watch::Receiver<u64>) {
+    while registry.is_valid(&principal) {
+        if revocations.changed().await.is_err() {
+            return;
+        }
     }
 }
 

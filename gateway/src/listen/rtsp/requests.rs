@@ -15,7 +15,7 @@ use super::ports::{Inbox, Pair};
 use super::push::Push;
 use super::refused;
 use crate::ids::StreamId;
-use crate::registry::Principal;
+use crate::registry::{Principal, User};
 use crate::stream::SubscribeError;
 
 /// How long DESCRIBE waits for a camera that is pulled on demand.
@@ -109,9 +109,18 @@ impl Conn {
 
     fn permit(&self, purpose: Purpose, target: &Target) -> Result<(), Response> {
         match &self.principal {
+            Some(Principal::User(user)) if !self.may_see(user, target) => {
+                Err(Response::new(Status::NotFound))
+            }
             Some(p) => permit(p, purpose, target),
             None => Err(Response::new(Status::Unauthorized)),
         }
+    }
+
+    /// Of a restricted device nothing is known without the grant.
+    fn may_see(&self, user: &User, target: &Target) -> bool {
+        let device = target.stream.split('/').next().unwrap_or_default();
+        self.shared.registry.may_see(user, device)
     }
 
     fn in_session(&self, response: Response) -> Response {

@@ -6,8 +6,12 @@ use crate::clock::Now;
 use crate::ids::StreamId;
 use crate::outbox::{Appended, Outbox};
 use crate::picture::rules::tests::rule;
-use crate::picture::{Fact, Grid, NotOwned, Picture, Rules};
+use crate::picture::{Audience, Fact, GridFile, NotOwned, Picture, Rules};
 use crate::stream::StreamStatus;
+
+fn text(message: bytes::Bytes) -> String {
+    String::from_utf8(message.into()).unwrap()
+}
 
 fn sos(id: &str) -> Fact {
     Fact::Report {
@@ -31,7 +35,14 @@ fn picture(state: &Path) -> (Picture, Outbox) {
         rule("stream_lost", "stream.phase == 'lost'"),
     ])
     .unwrap();
-    let picture = Picture::start(GridFile::parse(None).unwrap(), rules, outbox.clone(), vec![], None);
+    let picture = Picture::start(
+        GridFile::parse(None).unwrap(),
+        rules,
+        outbox.clone(),
+        vec![],
+        None,
+        [],
+    );
     (picture, outbox)
 }
 
@@ -40,8 +51,8 @@ fn told_means_owned_by_the_outbox() {
     let dir = tempfile::tempdir().unwrap();
     actix::System::new().block_on(async {
         let (picture, outbox) = picture(dir.path());
-        let mut screen = picture.feed().subscribe(None);
-        assert!(screen.next().await.contains(r#""events":[]"#));
+        let mut screen = picture.feed().subscribe(None, Audience::default());
+        assert!(text(screen.next().await).contains(r#""events":[]"#));
         // Two copies at once, as a device sends that lost its acknowledgement: one event.
         let (a, b) = tokio::join!(picture.tell(sos("a1")), picture.tell(sos("a1")));
         let raised: Vec<_> = a
@@ -54,7 +65,7 @@ fn told_means_owned_by_the_outbox() {
         let stored = outbox.recent(10, None).await.unwrap();
         assert_eq!(stored.len(), 1);
         assert_eq!(stored[0].0.id, raised[0]);
-        while !screen.next().await.contains(&raised[0].to_string()) {}
+        while !text(screen.next().await).contains(&raised[0].to_string()) {}
         assert_eq!(
             outbox.append(stored[0].0.clone()).await.ok(),
             Some(Appended::Again(raised[0]))
@@ -72,7 +83,7 @@ fn a_call_that_nobody_owns_is_not_acknowledged() {
             let answer = picture.tell(sos("a1")).await;
             assert!(matches!(answer, Err(NotOwned::Outbox(_))), "{answer:?}");
         }
-        assert!(picture.feed().snapshot().contains(r#""events":[]"#));
+        assert!(text(picture.feed().snapshot(&Audience::default())).contains(r#""events":[]"#));
         let plain = Fact::Report {
             report: Report {
                 device: "bc-01".into(),
@@ -118,8 +129,8 @@ fn an_event_of_our_own_is_tried_again_until_it_is_owned() {
         assert!(outbox.recent(10, None).await.unwrap().is_empty());
 
         disk.execute_batch("DROP TRIGGER bad").unwrap();
-        let mut screen = picture.feed().subscribe(None);
-        while !screen.next().await.contains(r#""kind":"stream_lost""#) {
+        let mut screen = picture.feed().subscribe(None, Audience::default());
+        while !text(screen.next().await).contains(r#""kind":"stream_lost""#) {
             picture.tell(Fact::Tick).await.unwrap();
         }
         picture.tell(Fact::Tick).await.unwrap();

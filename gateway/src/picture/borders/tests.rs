@@ -15,7 +15,10 @@ fn square(properties: &Value, south: f64) -> Value {
 /// Zone "beat" of unit patrol-1 (37.00 to 37.01 N), which is also cell "c1"; cell "c2" north of it; then `more`.
 fn grid(more: &[Value]) -> Grid {
     let mut all = vec![
-        square(&json!({"type":"zone","id":"beat","units":["patrol-1"]}), 37.0),
+        square(
+            &json!({"type":"zone","id":"beat","units":["patrol-1"]}),
+            37.0,
+        ),
         square(&json!({"type":"cell","id":"c1"}), 37.0),
         square(&json!({"type":"cell","id":"c2"}), 37.01),
     ];
@@ -51,7 +54,11 @@ fn own_zones_are_left_for_sure() {
     {
         now = now.plus(SECOND);
         b.cross(north_m(m), Some(accuracy), &grid, now);
-        assert_eq!((b.left_own().count(), b.leavings()), (left, leavings), "step {i}");
+        assert_eq!(
+            (b.left_own().count(), b.leavings()),
+            (left, leavings),
+            "step {i}"
+        );
     }
 }
 
@@ -59,9 +66,20 @@ fn own_zones_are_left_for_sure() {
 fn entering_and_leaving_are_told_once_with_the_time_between() {
     let (grid, mut b, now) = (grid(&[]), Borders::default(), Now::read());
     let mut told = Vec::new();
-    for (s, m) in [(0, 40.0), (1, 10.0), (2, -10.0), (3, -60.0), (60, 10.0), (61, 10.0), (62, 30.0)] {
+    for (s, m) in [
+        (0, 40.0),
+        (1, 10.0),
+        (2, -10.0),
+        (3, -60.0),
+        (60, 10.0),
+        (61, 10.0),
+        (62, 30.0),
+    ] {
         b.cross(north_m(m), Some(5.0), &grid, now.plus(SECOND * s));
-        let inside: Vec<_> = b.inside(now.plus(SECOND * s)).map(|(_, d)| d.as_secs()).collect();
+        let inside: Vec<_> = b
+            .inside(now.plus(SECOND * s))
+            .map(|(_, d)| d.as_secs())
+            .collect();
         let c = b.crossed().cloned().unwrap_or_default();
         told.push((c.entered, c.left, c.entered_cell, c.left_cell, inside));
     }
@@ -78,7 +96,11 @@ fn entering_and_leaving_are_told_once_with_the_time_between() {
             nothing(vec![]),
         ]
     );
-    assert_eq!((b.crossings(), b.leavings()), (4, 0), "it is no zone of its own");
+    assert_eq!(
+        (b.crossings(), b.leavings()),
+        (4, 0),
+        "it is no zone of its own"
+    );
 }
 
 #[test]
@@ -101,7 +123,12 @@ fn a_corridor_narrower_than_the_accuracy_can_be_entered() {
     let (grid, mut b, now) = (grid(&[lane]), Borders::default(), Now::read());
     let mut told = Vec::new();
     for (s, m) in [(0, 60.0), (1, 5.0), (2, 1.0), (3, 25.0), (4, 40.0)] {
-        b.cross((37.05 + m * METRE, 112.005), Some(15.0), &grid, now.plus(SECOND * s));
+        b.cross(
+            (37.05 + m * METRE, 112.005),
+            Some(15.0),
+            &grid,
+            now.plus(SECOND * s),
+        );
         let c = b.crossed().cloned().unwrap_or_default();
         told.push((c.entered.len(), c.left.len()));
     }
@@ -165,7 +192,10 @@ fn another_grid_is_no_crossing_but_for_new_zones() {
     b.renumber(&away.renumbered(&new));
     b.set_own(away.zones_of("bc-01", Some("patrol-1"), None));
     b.relocate(Some(stand), |_| false, &away, later);
-    assert_eq!((b.crossed(), b.left_own().count(), b.leavings()), (None, 0, 0));
+    assert_eq!(
+        (b.crossed(), b.left_own().count(), b.leavings()),
+        (None, 0, 0)
+    );
 }
 
 #[test]

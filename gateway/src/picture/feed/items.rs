@@ -1,10 +1,11 @@
 //! The items of the feed: the newest state of each, in the order of their last changes.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
+use super::order::Order;
+use super::tags::Tags;
 use crate::ids::{DeviceId, EventId, StreamId};
 
 /// Events that a snapshot holds.
@@ -34,7 +35,7 @@ impl fmt::Display for Key {
 /// One item as JSON. The age of a position is written in when the item is sent.
 #[derive(Clone, Debug)]
 pub struct Body {
-    json: Arc<str>,
+    json: String,
     /// Where the age's `0` stands, and when the position arrived.
     age: Option<(usize, i64)>,
 }
@@ -51,13 +52,10 @@ impl Body {
     pub fn new(json: String, arrived_ms: Option<i64>) -> Self {
         // A key cannot be mistaken for text: quotes in texts are escaped.
         let age = arrived_ms.and_then(|ms| Some((json.find(AGE)? + AGE.len(), ms)));
-        Self {
-            json: json.into(),
-            age,
-        }
+        Self { json, age }
     }
 
-    pub fn write(&self, out: &mut String, now_ms: i64, trail: &[[f32; 2]], anchor: [f64; 2]) {
+    pub fn write(&self, out: &mut String, now_ms: i64, trail: Option<&Trail>) {
         match self.age {
             Some((at, arrived_ms)) => {
                 out.push_str(&self.json[..at]);
@@ -66,32 +64,53 @@ impl Body {
             }
             None => out.push_str(&self.json),
         }
-        if trail.is_empty() {
+        let Some(trail) = trail.filter(|t| !t.points.is_empty()) else {
             return;
-        }
+        };
         out.pop();
         out.push_str(",\"trail\":[");
-        for (i, [lon, lat]) in trail.iter().enumerate() {
+        for (i, [lon, lat]) in trail.points.iter().enumerate() {
             let comma = if i == 0 { "" } else { "," };
-            let _ = write!(
-                out,
-                "{comma}[{:.6},{:.6}]",
-                anchor[0] + f64::from(*lon),
-                anchor[1] + f64::from(*lat)
-            );
+            out.push_str(comma);
+            out.push('[');
+            push_degrees(out, trail.anchor[0] + f64::from(*lon));
+            out.push(',');
+            push_degrees(out, trail.anchor[1] + f64::from(*lat));
+            out.push(']');
         }
         out.push_str("]}");
     }
 }
 
+/// With six decimals, 0.1 m. A picture has a million of these: `{:.6}` would take ten times as long.
+fn push_degrees(out: &mut String, degrees: f64) {
+    #[allow(clippy::cast_possible_truncation, reason = "degrees")]
+    let micro = (degrees * 1e6).round() as i64;
+    if micro < 0 {
+        out.push('-');
+    }
+    let micro = micro.unsigned_abs();
+    let _ = write!(out, "{}.", micro / 1_000_000);
+    let mut rest = micro % 1_000_000;
+    let mut digits = [b'0'; 6];
+    for d in digits.iter_mut().rev() {
+        *d += (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.extend(digits.map(char::from));
+}
+
 /// What happened to one item.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Its newest state; `moved_to` (lon, lat) is a new point of its trail.
+    /// Its newest state; `moved_to` (lon, lat) is a new point of its trail. `tags`: of devices. `of`: the device that a
+    /// stream or an event belongs to.
     Put {
         key: Key,
         body: Body,
         moved_to: Option<[f64; 2]>,
+        tags: Tags,
+        of: Option<DeviceId>,
     },
     Gone(Key),
 }
@@ -126,11 +145,37 @@ impl Trail {
     }
 }
 
+/// The newest state of an item, as all screens share it.
 #[derive(Debug)]
-pub struct Item {
-    pub seq: u64,
+pub struct Shown {
+    pub key: Key,
     pub body: Body,
-    pub trail: Option<Box<Trail>>,
+    /// A stream and an event have those of their device when they were made.
+    pub tags: Tags,
+    pub of: Option<DeviceId>,
+}
+
+/// An item in a message.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub shown: Arc<Shown>,
+    /// Only for who may see restricted devices.
+    pub restricted: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    shown: Arc<Shown>,
+    /// Shared with the snapshots under way.
+    trail: Option<Arc<Trail>>,
+}
+
+/// Something that left.
+#[derive(Clone, Debug)]
+pub struct Gone {
+    pub seq: u64,
+    pub key: Key,
+    pub restricted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -138,15 +183,25 @@ pub struct Items {
     pub seq: u64,
     /// All changes so far, for the ledger; `seq` grows by heartbeats too.
     pub changes: u64,
-    pub map: HashMap<Key, Item>,
-    pub by_seq: BTreeMap<u64, Key>,
-    pub events: BTreeSet<EventId>,
-    pub gone: VecDeque<(u64, Key)>,
+    places: HashMap<Key, u32>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    /// Slots by their last change.
+    order: Order,
+    events: BTreeSet<EventId>,
+    pub gone: VecDeque<Gone>,
     /// Cursors before this have missed forgotten departures.
     pub complete_from: u64,
+    /// Devices that are, or were, restricted: what belongs to them stays so.
+    restricted: HashSet<DeviceId>,
 }
 
 impl Items {
+    /// Devices known to be restricted before they are shown.
+    pub fn restrict(&mut self, devices: impl IntoIterator<Item = DeviceId>) {
+        self.restricted.extend(devices);
+    }
+
     pub fn apply(&mut self, change: Change) {
         self.seq += 1;
         self.changes += 1;
@@ -155,56 +210,162 @@ impl Items {
                 key,
                 body,
                 moved_to,
-            } => self.put(key, body, moved_to),
-            Change::Gone(key) => {
-                if let Some(item) = self.map.remove(&key) {
-                    self.by_seq.remove(&item.seq);
-                    if self.gone.len() == GONE_MAX
-                        && let Some((seq, _)) = self.gone.pop_front()
-                    {
-                        self.complete_from = seq;
-                    }
-                    self.gone.push_back((self.seq, key));
-                }
-            }
+                tags,
+                of,
+            } => self.put(
+                Shown {
+                    key,
+                    body,
+                    tags,
+                    of,
+                },
+                moved_to,
+            ),
+            Change::Gone(key) => self.leave(key),
         }
     }
 
-    fn put(&mut self, key: Key, body: Body, moved_to: Option<[f64; 2]>) {
-        let seq = self.seq;
-        if let Key::Event(id) = key {
+    fn leave(&mut self, key: Key) {
+        let Some(slot) = self.remove(&key) else {
+            return;
+        };
+        let restricted = self.is_restricted(&slot.shown);
+        if self.gone.len() == GONE_MAX
+            && let Some(oldest) = self.gone.pop_front()
+        {
+            self.complete_from = oldest.seq;
+        }
+        self.gone.push_back(Gone {
+            seq: self.seq,
+            key,
+            restricted,
+        });
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Slot> {
+        let place = self.places.remove(key)?;
+        self.order.remove(place);
+        self.free.push(place);
+        self.slots.get_mut(place as usize)?.take()
+    }
+
+    fn slot(&self, key: &Key) -> Option<&Slot> {
+        let place = *self.places.get(key)?;
+        self.slots.get(place as usize)?.as_ref()
+    }
+
+    fn put(&mut self, mut shown: Shown, moved_to: Option<[f64; 2]>) {
+        if let Key::Event(id) = shown.key {
             self.events.insert(id);
             if self.events.len() > EVENTS_MAX
                 && let Some(oldest) = self.events.pop_first()
             {
-                if let Some(item) = self.map.remove(&Key::Event(oldest)) {
-                    self.by_seq.remove(&item.seq);
-                }
+                self.remove(&Key::Event(oldest));
                 if oldest == id {
                     return;
                 }
             }
         }
-        self.by_seq.insert(seq, key.clone());
-        let item = match self.map.entry(key) {
-            Entry::Occupied(e) => {
-                let item = e.into_mut();
-                self.by_seq.remove(&item.seq);
-                item.seq = seq;
-                item.body = body;
-                item
+        if let Key::Device(id) = &shown.key {
+            if shown.tags.restricted && !self.restricted.contains(id) {
+                self.restricted.insert(id.clone());
             }
-            Entry::Vacant(e) => {
-                self.gone.retain(|(_, k)| k != e.key());
-                e.insert(Item {
-                    seq,
-                    body,
-                    trail: None,
-                })
-            }
-        };
-        if let Some(point) = moved_to {
-            item.trail.get_or_insert_default().push(point);
+        } else {
+            shown.tags = self.inherited(&shown);
         }
+        let place = self.places.get(&shown.key).copied();
+        let place = place.unwrap_or_else(|| self.make_place(&shown.key));
+        self.order.touch(place, self.seq);
+        let Some(slot) = self.slots.get_mut(place as usize) else {
+            return;
+        };
+        let mut trail = slot.take().and_then(|s| s.trail);
+        if let Some(point) = moved_to {
+            Arc::make_mut(trail.get_or_insert_default()).push(point);
+        }
+        *slot = Some(Slot {
+            shown: Arc::new(shown),
+            trail,
+        });
+    }
+
+    /// An event keeps the tags it was raised with; a stream has those of its device now.
+    fn inherited(&self, shown: &Shown) -> Tags {
+        let raised = match shown.key {
+            Key::Event(_) => self.slot(&shown.key),
+            _ => None,
+        };
+        raised
+            .or_else(|| self.slot(&Key::Device(shown.of.clone()?)))
+            .map(|s| s.shown.tags.clone())
+            .unwrap_or_default()
+    }
+
+    fn make_place(&mut self, key: &Key) -> u32 {
+        self.gone.retain(|g| g.key != *key);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.places.insert(key.clone(), place);
+        place
+    }
+
+    fn is_restricted(&self, shown: &Shown) -> bool {
+        let device = match &shown.key {
+            Key::Device(id) => Some(id),
+            _ => shown.of.as_ref(),
+        };
+        device.is_some_and(|id| self.restricted.contains(id))
+    }
+
+    fn entry(&self, place: u32) -> Option<Entry> {
+        let slot = self.slots.get(place as usize)?.as_ref()?;
+        Some(Entry {
+            shown: Arc::clone(&slot.shown),
+            restricted: !self.restricted.is_empty() && self.is_restricted(&slot.shown),
+        })
+    }
+
+    /// What changed last after `from` and not after `to`, oldest first.
+    pub fn between(&self, from: u64, to: u64) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = self
+            .order
+            .newest_first()
+            .take_while(|(_, seq)| *seq > from)
+            .filter(|(_, seq)| *seq <= to)
+            .filter_map(|(place, _)| self.entry(place))
+            .collect();
+        entries.reverse();
+        entries
+    }
+
+    /// What left after `from` and not after `to`.
+    pub fn left_between(&self, from: u64, to: u64) -> Vec<Gone> {
+        let since = self.gone.iter().rev().take_while(|g| g.seq > from);
+        since.filter(|g| g.seq <= to).cloned().collect()
+    }
+
+    /// Everything: devices and streams by their last change, events newest first; with the trails of devices.
+    pub fn all(&self) -> Vec<(Entry, Option<Arc<Trail>>)> {
+        let of_slot = |place: u32| {
+            let trail = &self.slots.get(place as usize)?.as_ref()?.trail;
+            Some((self.entry(place)?, trail.clone()))
+        };
+        let mut all: Vec<_> = self
+            .order
+            .newest_first()
+            .filter_map(|(place, _)| of_slot(place))
+            .filter(|(e, _)| !matches!(e.shown.key, Key::Event(_)))
+            .collect();
+        all.reverse();
+        let newest = self.events.iter().rev();
+        all.extend(newest.filter_map(|id| of_slot(*self.places.get(&Key::Event(*id))?)));
+        all
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.places.len()
     }
 }

@@ -44,7 +44,13 @@ impl GridFile {
             .grid
             .version()
             .chars()
-            .map(|c| if c.is_ascii_graphic() && c != '"' { c } else { '_' })
+            .map(|c| {
+                if c.is_ascii_graphic() && c != '"' {
+                    c
+                } else {
+                    '_'
+                }
+            })
             .collect();
         format!("\"{plain}\"")
     }

@@ -121,7 +121,10 @@ impl Raster {
     /// How much work it is to put a shape on the raster.
     fn steps(&self, shape: &Shape) -> usize {
         match shape {
-            Shape::Corridor(c) => c.segments().map(|s| self.block(&c.bounds_of(s)).len()).sum(),
+            Shape::Corridor(c) => c
+                .segments()
+                .map(|s| self.block(&c.bounds_of(s)).len())
+                .sum(),
             Shape::Area(a) => a
                 .edges()
                 .map(|(p, q)| self.row(p.0).abs_diff(self.row(q.0)) + 1)

@@ -51,7 +51,9 @@ pub fn read(text: &str) -> Result<Read, Vec<GridFault>> {
         Value::Number(n) => Some(n.to_string()),
         Value::String(s) if (1..=NAME_MAX).contains(&s.chars().count()) => Some(s.clone()),
         _ => {
-            faults.extend(whole(format!("version must be a number or text of 1 to {NAME_MAX} characters")));
+            faults.extend(whole(format!(
+                "version must be a number or text of 1 to {NAME_MAX} characters"
+            )));
             None
         }
     };
@@ -181,7 +183,9 @@ impl Reader {
             .get("width_m")
             .and_then(Value::as_f64)
             .filter(|w| (1.0..=WIDTH_M_MAX).contains(w))
-            .ok_or_else(|| format!("a corridor needs properties.width_m, 1 to {WIDTH_M_MAX} metres"))?;
+            .ok_or_else(|| {
+                format!("a corridor needs properties.width_m, 1 to {WIDTH_M_MAX} metres")
+            })?;
         Ok(Shape::Corridor(Corridor::new(lines, width_m)))
     }
 
@@ -233,7 +237,9 @@ impl Reader {
         }
         all.pop();
         match rings::crossing(&all, &mut self.pairs) {
-            Some((lat, lon)) => Err(format!("the ring crosses itself on the edge at [{lon}, {lat}]")),
+            Some((lat, lon)) => Err(format!(
+                "the ring crosses itself on the edge at [{lon}, {lat}]"
+            )),
             None => Ok(all),
         }
     }
@@ -248,8 +254,7 @@ impl Reader {
     }
 }
 
-const TYPES: &str =
-    r#"properties.type must be "street", "community", "grid", "cell" or "zone""#;
+const TYPES: &str = r#"properties.type must be "street", "community", "grid", "cell" or "zone""#;
 
 /// GeoJSON has the longitude first.
 fn position(p: &Value) -> Result<Point, String> {

@@ -25,9 +25,7 @@ pub fn crossing(ring: &Ring, budget: &mut usize) -> Option<Point> {
 }
 
 fn cross((a, b): (Point, Point), (c, d): (Point, Point)) -> bool {
-    let side = |p: Point, q: Point, r: Point| {
-        (q.1 - p.1) * (r.0 - p.0) - (q.0 - p.0) * (r.1 - p.1)
-    };
+    let side = |p: Point, q: Point, r: Point| (q.1 - p.1) * (r.0 - p.0) - (q.0 - p.0) * (r.1 - p.1);
     side(a, b, c) * side(a, b, d) < 0.0 && side(c, d, a) * side(c, d, b) < 0.0
 }
 
@@ -47,7 +45,14 @@ mod tests {
         assert_eq!(crossing(&comb, &mut PAIRS_MAX.clone()), None);
         // Two squares that share a corner.
         let touching = vec![
-            (0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (2.0, 1.0), (2.0, 2.0), (1.0, 2.0), (1.0, 1.0), (0.0, 1.0),
+            (0.0, 0.0),
+            (1.0, 0.0),
+            (1.0, 1.0),
+            (2.0, 1.0),
+            (2.0, 2.0),
+            (1.0, 2.0),
+            (1.0, 1.0),
+            (0.0, 1.0),
         ];
         assert_eq!(crossing(&touching, &mut 100), None);
     }

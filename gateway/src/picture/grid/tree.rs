@@ -31,7 +31,11 @@ pub fn connect(read: &mut Read) -> Result<Vec<GridFault>, Vec<GridFault>> {
         };
         let found = by_id.get(&**parent).copied();
         match found.map(|p| (p, &read.cells[p as usize])) {
-            None => faults.push(fault(read, i, format!("its parent {parent:?} is not in the file"))),
+            None => faults.push(fault(
+                read,
+                i,
+                format!("its parent {parent:?} is not in the file"),
+            )),
             Some((_, p)) if !p.level.may_have(cell.level) => faults.push(fault(
                 read,
                 i,
@@ -45,7 +49,11 @@ pub fn connect(read: &mut Read) -> Result<Vec<GridFault>, Vec<GridFault>> {
         }
     }
     for i in in_cycles(&parents) {
-        faults.push(fault(read, i, "is its own ancestor: parents go round in a circle".into()));
+        faults.push(fault(
+            read,
+            i,
+            "is its own ancestor: parents go round in a circle".into(),
+        ));
     }
     if !faults.is_empty() {
         faults.sort_by_key(|f| f.feature);
@@ -58,12 +66,20 @@ pub fn connect(read: &mut Read) -> Result<Vec<GridFault>, Vec<GridFault>> {
     let mut warnings = Vec::new();
     for i in 0..read.cells.len() {
         match outside(read, i, &mut steps) {
-            Some(Outside { parent, m, all: true }) => faults.push(fault(
+            Some(Outside {
+                parent,
+                m,
+                all: true,
+            }) => faults.push(fault(
                 read,
                 i,
                 format!("lies outside of its parent {parent:?}, {m:.0} m away"),
             )),
-            Some(Outside { parent, m, all: false }) => warnings.push(fault(
+            Some(Outside {
+                parent,
+                m,
+                all: false,
+            }) => warnings.push(fault(
                 read,
                 i,
                 format!("reaches {m:.0} m out of its parent {parent:?}"),
@@ -150,7 +166,11 @@ fn outside<'a>(read: &'a Read, i: usize, steps: &mut usize) -> Option<Outside<'a
         all &= away > TOLERANCE_M;
         m = m.max(away);
     }
-    (m > TOLERANCE_M).then_some(Outside { parent: &parent.id, m, all })
+    (m > TOLERANCE_M).then_some(Outside {
+        parent: &parent.id,
+        m,
+        all,
+    })
 }
 
 /// Siblings that share ground: how many, and the first two.
@@ -173,7 +193,10 @@ fn overlaps(read: &Read, steps: &mut usize, warnings: &mut Vec<GridFault>) {
         family.sort_by(|a, b| bounds(*a).west.total_cmp(&bounds(*b).west));
         for (n, &a) in family.iter().enumerate() {
             let east = bounds(a).east;
-            for &b in family[n + 1..].iter().take_while(|b| bounds(**b).west < east) {
+            for &b in family[n + 1..]
+                .iter()
+                .take_while(|b| bounds(**b).west < east)
+            {
                 if !spend(steps, 1) {
                     return;
                 }
@@ -188,7 +211,8 @@ fn overlaps(read: &Read, steps: &mut usize, warnings: &mut Vec<GridFault>) {
     }
     if let Some((a, b)) = first {
         let other = &read.cells[b].id;
-        let reason = format!("overlaps its sibling {other:?}; pairs of siblings that overlap: {pairs}");
+        let reason =
+            format!("overlaps its sibling {other:?}; pairs of siblings that overlap: {pairs}");
         warnings.push(fault(read, a, reason));
     }
 }
@@ -200,9 +224,13 @@ fn share(read: &Read, a: usize, b: usize, steps: &mut usize) -> bool {
     };
     let mut one_in = |a: &Area, b: &Area| {
         let cost = b.edges().count();
-        let middles = a.edges().map(|(p, q)| ((p.0 + q.0) / 2.0, (p.1 + q.1) / 2.0));
+        let middles = a
+            .edges()
+            .map(|(p, q)| ((p.0 + q.0) / 2.0, (p.1 + q.1) / 2.0));
         corners(a).chain(middles).chain(inner(a)).any(|(lat, lon)| {
-            spend(steps, cost) && b.contains(lat, lon) && b.border_distance_m(lat, lon) > TOLERANCE_M
+            spend(steps, cost)
+                && b.contains(lat, lon)
+                && b.border_distance_m(lat, lon) > TOLERANCE_M
         })
     };
     one_in(a, b) || one_in(b, a)

@@ -47,11 +47,16 @@ impl Validity {
     }
 
     pub fn is_always(&self) -> bool {
-        *self == Self { offset_min: self.offset_min, ..Self::default() }
+        *self
+            == Self {
+                offset_min: self.offset_min,
+                ..Self::default()
+            }
     }
 
     pub fn holds(&self, unix_ms: i64) -> bool {
-        if self.from_ms.is_some_and(|t| unix_ms < t) || self.until_ms.is_some_and(|t| unix_ms >= t) {
+        if self.from_ms.is_some_and(|t| unix_ms < t) || self.until_ms.is_some_and(|t| unix_ms >= t)
+        {
             return false;
         }
         if self.hours.is_empty() && self.weekdays == 0 {
@@ -133,22 +138,29 @@ fn hours(v: Option<&Value>) -> Result<Vec<(i64, i64)>, String> {
 /// `HH:MM`, 00:00 to 24:00.
 fn minute_of_day(text: &str) -> Option<i64> {
     let (h, m) = text.split_once(':')?;
-    let two = |s: &str| (s.len() == 2 && s.bytes().all(|b| b.is_ascii_digit())).then(|| s.parse().ok())?;
+    let two = |s: &str| {
+        (s.len() == 2 && s.bytes().all(|b| b.is_ascii_digit())).then(|| s.parse().ok())?
+    };
     let (h, m): (i64, i64) = (two(h)?, two(m)?);
     (m < 60 && h * 60 + m <= DAY_MIN).then_some(h * 60 + m)
 }
 
 fn weekdays(v: Option<&Value>) -> Result<u8, String> {
-    let bad = || r#"properties.weekdays must be a list of 1 (Monday) to 7, or of "mon" to "sun""#.to_owned();
+    let bad = || {
+        r#"properties.weekdays must be a list of 1 (Monday) to 7, or of "mon" to "sun""#.to_owned()
+    };
     let day = |v: &Value| match v {
         Value::String(s) => DAYS.iter().position(|d| d.eq_ignore_ascii_case(s)),
-        _ => usize::try_from(v.as_u64()?).ok()?.checked_sub(1).filter(|d| *d < 7),
+        _ => usize::try_from(v.as_u64()?)
+            .ok()?
+            .checked_sub(1)
+            .filter(|d| *d < 7),
     };
     match v {
         None | Some(Value::Null) => Ok(0),
-        Some(Value::Array(all)) if !all.is_empty() => all.iter().try_fold(0, |days, v| {
-            day(v).map(|d| days | 1 << d).ok_or_else(bad)
-        }),
+        Some(Value::Array(all)) if !all.is_empty() => all
+            .iter()
+            .try_fold(0, |days, v| day(v).map(|d| days | 1 << d).ok_or_else(bad)),
         Some(_) => Err(bad()),
     }
 }
@@ -172,22 +184,82 @@ mod tests {
         // 2026-11-20 is a Friday.
         for (zone, moment, holds) in [
             (json!({}), "2026-11-20T12:00:00+08:00", true),
-            (json!({"from":"2026-11-20T08:00:00+08:00"}), "2026-11-20T07:59:59+08:00", false),
-            (json!({"from":"2026-11-20T00:00:00Z"}), "2026-11-20T08:00:00+08:00", true),
-            (json!({"until":"2026-11-20T08:00:00+08:00"}), "2026-11-20T08:00:00+08:00", false),
-            (json!({"hours":"07:00-13:00"}), "2026-11-20T07:00:00+08:00", true),
-            (json!({"hours":"07:00-13:00"}), "2026-11-20T13:00:00+08:00", false),
-            (json!({"hours":["07:00-13:00","19:00-24:00"]}), "2026-11-20T23:59:00+08:00", true),
-            (json!({"hours":"22:00-07:00"}), "2026-11-20T06:59:00+08:00", true),
-            (json!({"hours":"22:00-07:00"}), "2026-11-20T07:00:00+08:00", false),
-            (json!({"hours":"22:00-07:00","weekdays":["fri"]}), "2026-11-21T06:00:00+08:00", true),
-            (json!({"hours":"22:00-07:00","weekdays":["fri"]}), "2026-11-20T06:00:00+08:00", false),
-            (json!({"weekdays":[6, 7]}), "2026-11-20T23:59:59+08:00", false),
-            (json!({"weekdays":[6, 7]}), "2026-11-21T00:00:00+08:00", true),
-            (json!({"hours":"07:00-13:00","utc_offset":"+00:00"}), "2026-11-20T07:00:00Z", true),
-            (json!({"hours":"07:00-13:00","utc_offset":"-03:30"}), "2026-11-20T10:29:00Z", false),
+            (
+                json!({"from":"2026-11-20T08:00:00+08:00"}),
+                "2026-11-20T07:59:59+08:00",
+                false,
+            ),
+            (
+                json!({"from":"2026-11-20T00:00:00Z"}),
+                "2026-11-20T08:00:00+08:00",
+                true,
+            ),
+            (
+                json!({"until":"2026-11-20T08:00:00+08:00"}),
+                "2026-11-20T08:00:00+08:00",
+                false,
+            ),
+            (
+                json!({"hours":"07:00-13:00"}),
+                "2026-11-20T07:00:00+08:00",
+                true,
+            ),
+            (
+                json!({"hours":"07:00-13:00"}),
+                "2026-11-20T13:00:00+08:00",
+                false,
+            ),
+            (
+                json!({"hours":["07:00-13:00","19:00-24:00"]}),
+                "2026-11-20T23:59:00+08:00",
+                true,
+            ),
+            (
+                json!({"hours":"22:00-07:00"}),
+                "2026-11-20T06:59:00+08:00",
+                true,
+            ),
+            (
+                json!({"hours":"22:00-07:00"}),
+                "2026-11-20T07:00:00+08:00",
+                false,
+            ),
+            (
+                json!({"hours":"22:00-07:00","weekdays":["fri"]}),
+                "2026-11-21T06:00:00+08:00",
+                true,
+            ),
+            (
+                json!({"hours":"22:00-07:00","weekdays":["fri"]}),
+                "2026-11-20T06:00:00+08:00",
+                false,
+            ),
+            (
+                json!({"weekdays":[6, 7]}),
+                "2026-11-20T23:59:59+08:00",
+                false,
+            ),
+            (
+                json!({"weekdays":[6, 7]}),
+                "2026-11-21T00:00:00+08:00",
+                true,
+            ),
+            (
+                json!({"hours":"07:00-13:00","utc_offset":"+00:00"}),
+                "2026-11-20T07:00:00Z",
+                true,
+            ),
+            (
+                json!({"hours":"07:00-13:00","utc_offset":"-03:30"}),
+                "2026-11-20T10:29:00Z",
+                false,
+            ),
         ] {
-            assert_eq!(read(&zone).unwrap().holds(ms(moment)), holds, "{zone} {moment}");
+            assert_eq!(
+                read(&zone).unwrap().holds(ms(moment)),
+                holds,
+                "{zone} {moment}"
+            );
         }
         assert!(read(&json!({"utc_offset":"+00:00"})).unwrap().is_always());
         assert!(!read(&json!({"weekdays":["sun"]})).unwrap().is_always());
@@ -197,7 +269,10 @@ mod tests {
     fn what_cannot_be_read_is_told() {
         for (zone, told) in [
             (json!({"from":"tomorrow"}), "RFC 3339"),
-            (json!({"from":"2026-11-20T08:00:00Z","until":"2026-11-20T08:00:00Z"}), "later"),
+            (
+                json!({"from":"2026-11-20T08:00:00Z","until":"2026-11-20T08:00:00Z"}),
+                "later",
+            ),
             (json!({"hours":"7-13"}), "07:00-13:00"),
             (json!({"hours":"07:00-07:00"}), "07:00-13:00"),
             (json!({"hours":"24:30-01:00"}), "07:00-13:00"),

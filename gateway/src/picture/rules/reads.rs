@@ -105,8 +105,8 @@ impl Used {
         }
         self.sos |= (name, field) == ("report", "sos");
         self.left_zones |= (name, field) == ("track", "left_zones");
-        self.crossed |= name == "track"
-            && matches!(field, "entered" | "left" | "entered_cell" | "left_cell");
+        self.crossed |=
+            name == "track" && matches!(field, "entered" | "left" | "entered_cell" | "left_cell");
         self.time |= name == "track" && matches!(field, "inside_s" | "cell_s");
         Ok(())
     }

@@ -60,7 +60,7 @@ impl Scene {
     }
 
     fn snapshot(&self) -> Value {
-        serde_json::from_str(&self.feed.snapshot()).unwrap()
+        serde_json::from_slice(&self.feed.snapshot(&Default::default())).unwrap()
     }
 
     fn device(&self) -> Value {
@@ -144,7 +144,7 @@ fn a_device_as_the_contract_shows_it() {
     assert_eq!(
         d,
         serde_json::json!({
-            "id":"bc-01","kind":"bodycam","unit":"patrol-1","model":"X5","mode":null,"state":"live","online":true,
+            "id":"bc-01","kind":"bodycam","unit":"patrol-1","agency":null,"model":"X5","mode":null,"state":"live","online":true,
             "position":{"lat":37.005,"lon":112.005,"alt_m":null,"accuracy_m":null,"speed_mps":null,"heading_deg":null,
                 "time_ms":1_795_219_200_000_i64,"arrived_ms":arrived,"age_ms":0,"datum":"wgs84","source_datum":"wgs84"},
             "cell":"c1","zones":["beat"],"battery_pct":83.0,"sos":false,"faults":{"bad_field":1},

@@ -49,10 +49,7 @@ fn the_marker_never_goes_back() {
     );
     assert_eq!(t.last().unwrap().fix.lat, 37.0);
     // A fix without time counts as new; so does an older clock when nothing else comes.
-    assert_eq!(
-        t.take(fix(37.0001, 112.0), None, true, later),
-        Taken::Moved
-    );
+    assert_eq!(t.take(fix(37.0001, 112.0), None, true, later), Taken::Moved);
     t.take(fix(37.0, 112.0), Some(9000), true, later);
     let much_later = later.plus(CLOCK_STEP_AFTER);
     assert_eq!(
@@ -66,28 +63,19 @@ fn a_jump_needs_a_second_fix_that_agrees() {
     let (mut t, now) = (Track::default(), Now::read());
     let at = |s: u32| now.plus(SECOND * s);
     t.take(fix(37.0, 112.0), None, true, at(0));
-    assert_eq!(
-        t.take(fix(37.5, 112.0), None, true, at(1)),
-        Taken::Held
-    );
+    assert_eq!(t.take(fix(37.5, 112.0), None, true, at(1)), Taken::Held);
     assert_eq!(
         t.take(fix(37.0001, 112.0), None, true, at(2)),
         Taken::Moved,
         "an outlier"
     );
-    assert_eq!(
-        t.take(fix(37.5, 112.0), None, true, at(3)),
-        Taken::Held
-    );
+    assert_eq!(t.take(fix(37.5, 112.0), None, true, at(3)), Taken::Held);
     assert_eq!(
         t.take(fix(38.5, 112.0), None, true, at(4)),
         Taken::Held,
         "no agreement"
     );
-    assert_eq!(
-        t.take(fix(38.5001, 112.0), None, true, at(5)),
-        Taken::Moved
-    );
+    assert_eq!(t.take(fix(38.5001, 112.0), None, true, at(5)), Taken::Moved);
     assert_eq!(
         t.take(fix(37.0, 112.0), None, false, at(6)),
         Taken::Moved,

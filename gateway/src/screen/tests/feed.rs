@@ -141,6 +141,8 @@ async fn a_screen_that_takes_nothing_is_let_go() {
         key: Key::Event(new_event_id()),
         body: Body::new(json, None),
         moved_to: None,
+        tags: Default::default(),
+        of: None,
     }]);
     let stalled = || {
         let text = crate::metrics::text();
