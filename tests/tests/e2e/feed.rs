@@ -35,7 +35,7 @@ fn has_exactly(what: &str, value: &Value, wanted: &[&str], optional: &[&str]) {
     }
 }
 
-const DEVICE: [&str; 15] = [
+const DEVICE: [&str; 16] = [
     "agency",
     "id",
     "kind",
@@ -46,6 +46,7 @@ const DEVICE: [&str; 15] = [
     "online",
     "position",
     "cell",
+    "cells",
     "zones",
     "battery_pct",
     "sos",
@@ -121,7 +122,7 @@ async fn every_item_has_the_fields_of_the_contract() {
         "snapshot",
         &picture,
         &[
-            "type", "epoch", "seq", "now_ms", "devices", "streams", "events",
+            "type", "epoch", "seq", "now_ms", "grid", "devices", "streams", "events",
         ],
         &["gone"],
     );
@@ -133,7 +134,7 @@ async fn every_item_has_the_fields_of_the_contract() {
             .unwrap_or_else(|| panic!("{id} is missing"))
     };
     let live = device("bc-01");
-    has_exactly("device", live, &DEVICE[..13], &DEVICE[13..]);
+    has_exactly("device", live, &DEVICE[..14], &DEVICE[14..]);
     has_exactly("position", &live["position"], &POSITION, &[]);
     let position = &live["position"];
     assert!(

@@ -10,6 +10,7 @@ mod crash;
 mod delivery;
 mod feed;
 mod flood;
+mod grid;
 mod health;
 mod isolation;
 mod mqtt;
@@ -20,6 +21,7 @@ mod raw_rtsp;
 mod rtsp;
 mod snapshot;
 mod tls;
+mod tracks;
 mod uplink;
 mod webrtc;
 

@@ -167,7 +167,7 @@ fn doubtful_drawings_are_warned_of() {
     let told: Vec<_> = grid.warnings().iter().map(ToString::to_string).collect();
     assert_eq!(told.len(), 2, "{told:#?}");
     assert!(
-        told[0].starts_with("feature 2 (\"out\"): reaches 111 m out of its parent \"s\""),
+        told[0].starts_with("feature 2 (\"out\"): reaches 142 m out of its parent \"s\""),
         "{told:?}"
     );
     assert!(
