@@ -603,7 +603,7 @@ fn the_shown_defaults_are_the_defaults() {
             p.kinds,
             k.url,
             k.on_demand,
-            (k.transport, k.linger, k.basic_auth)
+            (k.transport, k.linger, k.basic_auth, &c.tracks)
         )
     };
     assert_eq!(same(&shown), same(&bare));
