@@ -254,15 +254,30 @@ impl Grid {
 
     /// The finest cell that has a position.
     fn finest(&self, lat: f64, lon: f64) -> Option<u32> {
-        let mut finest: Option<(u32, f64)> = None;
+        let mut finest: Option<u32> = None;
         for c in self.cell_index.candidates(lat, lon) {
-            let cell = self.cell(c.shape())?;
-            let finer = finest.is_none_or(|(_, size)| cell.size_deg2 < size);
-            if finer && (c.is_sure() || cell.shape.contains(lat, lon)) {
-                finest = Some((c.shape(), cell.size_deg2));
+            let finer = finest.is_none_or(|f| self.is_finer(c.shape(), f));
+            let has = || {
+                self.cell(c.shape())
+                    .is_some_and(|cell| cell.shape.contains(lat, lon))
+            };
+            if finer && (c.is_sure() || has()) {
+                finest = Some(c.shape());
             }
         }
-        finest.map(|(i, _)| i)
+        finest
+    }
+
+    /// A child is finer than its parents, also one that is as large; else the smaller one is.
+    fn is_finer(&self, a: u32, b: u32) -> bool {
+        let parent = |c: u32| self.cell(c).and_then(|c| c.parent);
+        let is_above = |up: u32, c: u32| {
+            std::iter::successors(parent(c), |c| parent(*c))
+                .take(DEPTH_MAX)
+                .any(|c| c == up)
+        };
+        let size = |c: u32| self.cell(c).map_or(f64::INFINITY, |c| c.size_deg2);
+        is_above(b, a) || !is_above(a, b) && size(a) < size(b)
     }
 
     /// Metres from a position to the border of a cell.

@@ -121,6 +121,14 @@ fn a_tree_gives_the_path_of_a_position() {
     assert_eq!(path(36.9, 112.06), []);
     assert_eq!(grid.warnings(), []);
     assert_eq!(grid.cell(1).unwrap().level, Level::Grid);
+    // A street of one community, which has one grid; in any order.
+    let grid = Grid::parse(&collection(&[
+        child("grid", "g", Some("c"), (112.0, 37.0), 0.1),
+        child("street", "s", None, (112.0, 37.0), 0.1),
+        child("community", "c", Some("s"), (112.0, 37.0), 0.1),
+    ]));
+    let grid = grid.unwrap();
+    assert_eq!(grid.locate(37.05, 112.05, 0).cell, Some(0));
 }
 
 #[test]
