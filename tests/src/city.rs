@@ -68,7 +68,7 @@ impl Block {
     }
 
     /// Squared distance of its middle from that of the city, in quarter steps.
-    fn from_middle(self) -> usize {
+    fn off_middle(self) -> usize {
         let x = (self.west + self.east).abs_diff(WIDTH);
         let y = (self.south + self.north).abs_diff(HEIGHT * STREETS.len());
         x * x + y * y
@@ -80,7 +80,7 @@ fn corner(x: usize, y: usize) -> [f64; 2] {
     let moved = |salt: usize| {
         let mut n = (x * 7919 + y * 104_729 + salt) as u64;
         n = (n ^ (n >> 7)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        (n >> 40) as f64 / (1 << 24) as f64 * 0.5 - 0.25
+        (n >> 40) as f64 / f64::from(1_i32 << 24) * 0.5 - 0.25
     };
     let middle = (WIDTH as f64 / 2.0, (HEIGHT * STREETS.len()) as f64 / 2.0);
     let east_m = (x as f64 + moved(1) - middle.0) * STEP_M;
@@ -90,7 +90,7 @@ fn corner(x: usize, y: usize) -> [f64; 2] {
     [lon, lat].map(|v| (v * 1e6).round() / 1e6)
 }
 
-fn feature(block: Block, properties: Value) -> Value {
+fn feature(block: Block, properties: &Value) -> Value {
     json!({"type":"Feature","properties":properties,
         "geometry":{"type":"Polygon","coordinates":block.ring()}})
 }
@@ -113,7 +113,7 @@ pub fn cells() -> Vec<Value> {
             let id = format!("{REGION}{street_number:03}");
             all.push(feature(
                 street,
-                json!({"type":"street","id":id,"name":format!("示范街道 {street_number:02}")}),
+                &json!({"type":"street","id":id,"name":format!("示范街道 {street_number:02}")}),
             ));
             let south = if street_number <= LARGE { 4 } else { 3 };
             for (half, columns) in [(0, south), (1, 4)] {
@@ -124,13 +124,13 @@ pub fn cells() -> Vec<Value> {
         }
     }
     let mut by_distance: Vec<usize> = (0..communities.len()).collect();
-    by_distance.sort_by_key(|i| communities[*i].0.from_middle());
+    by_distance.sort_by_key(|i| communities[*i].0.off_middle());
     let mut grid_number = 0;
     for (i, (block, street)) in communities.iter().enumerate() {
         let id = format!("{street}{:03}", i + 1);
         all.push(feature(
             *block,
-            json!({"type":"community","id":id,"parent":street,"name":format!("示范社区 {:03}", i + 1)}),
+            &json!({"type":"community","id":id,"parent":street,"name":format!("示范社区 {:03}", i + 1)}),
         ));
         if !by_distance[..DIVIDED].contains(&i) {
             continue;
@@ -139,7 +139,7 @@ pub fn cells() -> Vec<Value> {
             grid_number += 1;
             all.push(feature(
                 block.row(part, 3),
-                json!({"type":"grid","id":format!("{id}{:02}", part + 1),"parent":id,
+                &json!({"type":"grid","id":format!("{id}{:02}", part + 1),"parent":id,
                     "name":format!("示范网格 {grid_number:03}"),"owner":format!("keeper-{grid_number:03}"),
                     "tasks":{"chengguan":["占道经营","工地扬尘"],"jiaojing":["违法停车"]}}),
             ));
@@ -159,7 +159,7 @@ fn zones() -> Vec<Value> {
     let beat = |n: usize, name: &str, b: Block| {
         let properties = json!({"type":"zone","id":format!("beat-{n}"),"name":name,"kind":"beat",
             "devices":[],"units":[format!("patrol-{n}")]});
-        feature(b, properties)
+        feature(b, &properties)
     };
     let road: Vec<_> = (12..=48).map(|x| corner(x, 30)).collect();
     vec![
@@ -170,7 +170,7 @@ fn zones() -> Vec<Value> {
             "geometry":{"type":"LineString","coordinates":road}}),
         feature(
             block(40, 18, 43, 21),
-            json!({"type":"zone","id":"quiet-1","name":"夜间禁噪区","kind":"restricted","hours":"22:00-06:00"}),
+            &json!({"type":"zone","id":"quiet-1","name":"夜间禁噪区","kind":"restricted","hours":"22:00-06:00"}),
         ),
     ]
 }

@@ -102,6 +102,12 @@ enum Work {
     Flush(oneshot::Sender<()>),
 }
 
+/// The writing thread; it ends when `stop` is dropped and it is woken.
+struct Running {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
 /// The history of this box. Cheap to clone.
 #[derive(Clone)]
 pub struct History {
@@ -109,7 +115,7 @@ pub struct History {
     reader: Arc<Mutex<Store>>,
     /// Why the disk does not take points, in words.
     fault: Arc<Mutex<Option<String>>>,
-    stop: Arc<Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>>,
+    running: Arc<Mutex<Option<Running>>>,
     keep_every: Duration,
 }
 
@@ -143,7 +149,7 @@ impl History {
             work,
             reader: Arc::new(Mutex::new(reader)),
             fault,
-            stop: Arc::new(Mutex::new(Some((stop, thread)))),
+            running: Arc::new(Mutex::new(Some(Running { stop, thread }))),
             keep_every,
         })
     }
@@ -193,7 +199,7 @@ impl History {
 
     /// Writes what is there and ends the thread. May block for a moment.
     pub fn close(&self) {
-        let Some((stop, thread)) = self.stop.lock().take() else {
+        let Some(Running { stop, thread }) = self.running.lock().take() else {
             return;
         };
         drop(stop);

@@ -564,7 +564,7 @@ fn a_zone_that_begins_and_a_new_grid_find_who_stands_there() {
     let fair = serde_json::json!({"type":"zone","id":"fair","from":from});
     let mut s = Scene::with(
         &[("in", "size(track.entered) > 0")],
-        grid_of(&[fair.clone()]),
+        grid_of(std::slice::from_ref(&fair)),
     );
     s.owned(Fact::Tick);
     assert_eq!(s.move_to(37.005), [""; 0]);
