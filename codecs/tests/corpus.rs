@@ -4,6 +4,8 @@
 
 #[path = "../fuzz/src/corpus.rs"]
 mod corpus;
+#[path = "../fuzz/src/devices.rs"]
+mod devices;
 #[path = "../fuzz/src/packets.rs"]
 mod packets;
 
@@ -11,4 +13,5 @@ mod packets;
 fn every_input_is_bounded() {
     let corpora = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     corpus::run(&corpora, &packets::TARGETS);
+    corpus::run(&corpora, &devices::TARGETS);
 }

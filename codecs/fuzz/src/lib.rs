@@ -3,6 +3,7 @@
 //! Here: the functions, for cargo-fuzz (`fuzz_targets`) and for the tests that run the corpora (`codecs/tests/corpus.rs`,
 //! `gateway/src/webrtc/corpus_tests.rs`). The pure files of the gateway's `webrtc` room are compiled in as they are.
 
+pub mod devices;
 pub mod packets;
 pub mod webrtc;
 

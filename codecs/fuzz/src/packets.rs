@@ -14,11 +14,15 @@ use kerbside_codecs::rtsp::{
     control, describe, session_control,
 };
 
+use kerbside_codecs::geo;
+use kerbside_codecs::telemetry::report::PROPERTIES_MAX;
+use kerbside_codecs::telemetry::{self, Codecs, Datum, Decoded, Speaker, datagram};
+
 /// What is fuzzed; it panics for a fault.
 pub type Target = fn(&[u8]);
 
 /// Each by its name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("rtp", rtp),
     ("rtcp", rtcp),
     ("rtsp", rtsp),
@@ -28,7 +32,96 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("h265", h265),
     ("av1", av1),
     ("aac", aac),
+    ("mavlink", mavlink),
+    ("klv", klv),
+    ("nmea", nmea),
+    ("datagram", datagram),
 ];
+
+/// When the datagrams of the telemetry targets arrive, ms since 1970 UTC.
+const ARRIVED_MS: i64 = 1_795_219_200_000;
+
+/// Datagrams of a drone, 50 ms apart: each with a byte of its length before it. The first byte: bit 0 is a key.
+pub fn mavlink(data: &[u8]) {
+    let Some((how, rest)) = data.split_first() else {
+        return;
+    };
+    let key = (how & 1 == 1).then_some(datagram::Key([7; 32]));
+    let mut link = telemetry::mavlink::Link::new(1, key);
+    // The first one whole: inputs that are nothing but frames are found sooner.
+    told(&link.handle("d", data, ARRIVED_MS), data);
+    for (datagram, at) in cut(rest).zip((ARRIVED_MS..).step_by(50)) {
+        told(&link.handle("d", datagram, at), datagram);
+    }
+}
+
+/// KLV packets in one datagram.
+pub fn klv(data: &[u8]) {
+    told(&telemetry::klv::decode("d", data), data);
+}
+
+/// Datagrams of a receiver, 50 ms apart, cut as for [`mavlink`].
+pub fn nmea(data: &[u8]) {
+    let mut link = telemetry::nmea::Link::default();
+    told(&link.handle("d", Datum::Wgs84, data, ARRIVED_MS), data);
+    for (datagram, at) in cut(data).zip((ARRIVED_MS..).step_by(50)) {
+        told(&link.handle("d", Datum::Gcj02, datagram, at), datagram);
+    }
+}
+
+/// Datagrams of one source, of any format, cut as for [`mavlink`].
+pub fn datagram(data: &[u8]) {
+    let codecs = Codecs::default();
+    let mut link = datagram::Link::new(1, None);
+    let speaker = Speaker {
+        device: "d",
+        datum: Datum::Wgs84,
+        aircraft: None,
+    };
+    telemetry::mavlink::speaks(data, 1);
+    for (datagram, at) in std::iter::once(data)
+        .chain(cut(data))
+        .zip((ARRIVED_MS..).step_by(50))
+    {
+        told(&link.decode(&codecs, speaker, datagram, at), datagram);
+    }
+}
+
+fn cut(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (size, rest) = data.split_first()?;
+        let (datagram, rest) = rest.split_at(usize::from(*size).min(rest.len()));
+        data = rest;
+        Some(datagram)
+    })
+}
+
+/// Whatever was said: positions on the earth, angles within a turn, and not more than was in it.
+fn told(decoded: &Decoded, datagram: &[u8]) {
+    assert!(decoded.reports.len() <= 256 && decoded.faults.len() <= datagram.len() + 1);
+    let turn = |angle: Option<f64>| angle.is_none_or(|a| (0.0..360.0).contains(&a));
+    let place = |(lat, lon): (f64, f64)| geo::valid(lat, lon);
+    for report in &decoded.reports {
+        assert!(
+            report
+                .battery_pct
+                .is_none_or(|b| (0.0..=100.0).contains(&b))
+        );
+        assert!(report.properties.len() <= PROPERTIES_MAX);
+        if let Some(fix) = &report.fix {
+            assert!(place((fix.lat, fix.lon)) && (fix.lat, fix.lon) != (0.0, 0.0));
+            assert!(turn(fix.heading_deg) && turn(fix.course_deg));
+            let numbers = [fix.alt_m, fix.accuracy_m, fix.speed_mps, fix.climb_mps];
+            assert!(numbers.into_iter().flatten().all(f64::is_finite));
+        }
+        if let Some(sight) = &report.sight {
+            assert!(turn(sight.azimuth_deg) && sight.corners.len() <= 4);
+            assert!(sight.centre.is_none_or(place) && sight.corners.iter().all(|c| place(*c)));
+            let up = sight.elevation_deg;
+            assert!(up.is_none_or(|e| (-90.0..=90.0).contains(&e)));
+        }
+    }
+}
 
 /// A datagram as an RTP packet with its header extensions.
 pub fn rtp(data: &[u8]) {

@@ -1,21 +1,41 @@
 //! DJI Cloud API over MQTT (Cloud-API-Doc 1.11): `thing/product/{sn}/…` and `sys/product/{sn}/status`.
 //!
-//! A dock or a remote control has the session and speaks for its aircraft. Properties (`osd`, `state`) become
-//! reports; `update_topo`, events and requests are answered, because docks stop without the answer. Models nobody
-//! knows still give a position. Not here: commands to aircraft, live video, health messages.
+//! A dock or a remote control has the session and speaks for its aircraft. Properties (`osd`, `state`, `drc/up`)
+//! become reports; `update_topo`, events and requests are answered, because docks stop without the answer; replies to
+//! services become answers to orders. Models nobody knows still give a position. Not here: commands to aircraft.
+//!
+//! Here: topics, the envelope, events and requests. `properties`: what devices tell of themselves. `sight`: where their
+//! cameras look. `topology`: who flies with whom. `drc`: the fast channel while somebody flies by hand.
 
-use serde_json::{Value, json};
+mod drc;
+mod properties;
+mod sight;
+mod topology;
 
-use super::field::{self, Names, Object};
-use super::{Codec, Datum, Decoded, Fault, Fix, Message, Reply, Report, SubDevice, is_id};
+use serde_json::json;
 
-/// Most aircraft of one dock.
-const SUB_DEVICES_MAX: usize = 16;
-const TEXT_MAX: usize = 128;
+use super::document::{Document, Item, Object};
+use super::field::{self, TEXT_MAX};
+use super::report::{ALARMS_MAX, Alarm, AlarmLevel};
+use super::{Answer, Codec, Decoded, Fault, Message, Reply, Report, Said, SubDevice, is_id};
+
 /// What DJI sends for "unknown".
 const UNKNOWN: f64 = 32767.0;
 /// `result` of a request that the gateway does not serve; any value but 0 is an error to the device.
 const RESULT_UNSUPPORTED: i64 = 1;
+/// Requests of the API that are for a flight platform, which the gateway is not: organizations, licences, waylines,
+/// uploads, maps.
+const REQUESTS: [&str; 9] = [
+    "config",
+    "airport_bind_status",
+    "airport_organization_get",
+    "airport_organization_bind",
+    "flighttask_resource_get",
+    "flighttask_progress_get",
+    "flight_areas_get",
+    "offline_map_get",
+    "storage_config_get",
+];
 
 pub const CODEC: Codec = Codec {
     up,
@@ -35,9 +55,8 @@ fn up(topic: &str) -> Option<(&str, &str)> {
     // Some remote controls send the topology below `thing` instead of `sys`.
     let ours = match channel {
         "status" => matches!(root, "thing" | "sys"),
-        "osd" | "state" | "events" | "requests" | "services_reply" | "property/set_reply" => {
-            root == "thing"
-        }
+        "osd" | "state" | "events" | "requests" | "services_reply" | "property/set_reply"
+        | "drc/up" => root == "thing",
         _ => false,
     };
     ours.then_some((sn, channel))
@@ -48,324 +67,185 @@ fn down(device: &str, filter: &str) -> bool {
         sn == device
             && match channel {
                 "status_reply" => matches!(root, "thing" | "sys"),
-                "services" | "events_reply" | "requests_reply" | "property/set" => root == "thing",
+                "services" | "events_reply" | "requests_reply" | "property/set" | "drc/down" => {
+                    root == "thing"
+                }
                 _ => false,
             }
     })
 }
 
 fn decode(m: &Message<'_>) -> Decoded {
-    let envelope = match field::parse(m.payload) {
-        Ok(Value::Object(o)) => o,
-        Ok(_) => return Decoded::refused(Fault::NotJson),
+    let document = match Document::parse(m.payload) {
+        Ok(document) => document,
         Err(fault) => return Decoded::refused(fault),
     };
+    let Some(envelope) = document.root().as_object() else {
+        return Decoded::refused(Fault::NotJson);
+    };
+    let e = Envelope(envelope);
     match m.channel {
-        "osd" | "state" => properties(m, &envelope),
-        "status" => status(m, &envelope),
-        "events" => events(m, &envelope),
-        "requests" => requests(m, &envelope),
-        _ => Decoded::default(),
+        "osd" | "state" => properties::decode(m, e),
+        "status" => topology::decode(m, e),
+        "events" => events(m, e),
+        "requests" => requests(m, e),
+        "drc/up" => drc::decode(m, e),
+        _ => answers(m, e),
     }
 }
 
-/// The answer goes beside the question, with its `tid` and `bid`.
-fn reply(m: &Message<'_>, envelope: &Object, data: &Value) -> Reply {
-    let mut payload = json!({"timestamp": m.arrived_ms, "data": data});
-    for key in ["tid", "bid", "method"] {
-        if let Some(text) = field::get(envelope, key)
-            .and_then(Value::as_str)
-            .filter(|t| t.len() <= TEXT_MAX)
-        {
-            payload[key] = text.into();
+/// `tid`, `bid`, `timestamp`, `method` and `data` of any message.
+#[derive(Clone, Copy)]
+struct Envelope<'d>(Object<'d>);
+
+impl<'d> Envelope<'d> {
+    /// An id or a name, unless it is longer than any of theirs.
+    fn text(self, key: &str) -> Option<&'d str> {
+        let text = self.0.get(key)?.as_text();
+        text.filter(|t| !t.is_empty() && t.len() <= TEXT_MAX)
+    }
+
+    fn data(self) -> Option<Object<'d>> {
+        self.0.get("data")?.as_object()
+    }
+
+    fn time_ms(self, faults: &mut Vec<Fault>) -> Option<i64> {
+        field::time_ms(self.0, "timestamp", faults)
+    }
+
+    /// The answer goes beside the question, with its `tid` and `bid`.
+    fn reply(self, m: &Message<'_>, data: &serde_json::Value) -> Reply {
+        let mut payload = json!({"timestamp": m.arrived_ms, "data": data});
+        for key in ["tid", "bid", "method"] {
+            if let Some(text) = self.text(key) {
+                payload[key] = text.into();
+            }
+        }
+        Reply {
+            topic: format!("{}_reply", m.topic),
+            payload: payload.to_string(),
         }
     }
-    Reply {
-        topic: format!("{}_reply", m.topic),
-        payload: payload.to_string(),
+}
+
+/// A number that is known: not 32767.
+fn number(o: Object<'_>, key: &str, min: f64, max: f64, faults: &mut Vec<Fault>) -> Option<f64> {
+    let is_known = o.get(key)?.as_number() != Some(UNKNOWN);
+    is_known
+        .then(|| field::number(o, key, min, max, faults))
+        .flatten()
+}
+
+/// Every event that asks for it is answered, also those nobody knows: docks send them again for ever.
+fn events(m: &Message<'_>, e: Envelope<'_>) -> Decoded {
+    let mut decoded = Decoded::default();
+    let asks = e.0.get("need_reply");
+    if asks.is_some_and(|v| v.as_flag().unwrap_or_else(|| v.as_integer() != Some(0))) {
+        decoded.replies.push(e.reply(m, &json!({"result": 0})));
     }
-}
-
-fn data(envelope: &Object) -> Option<&Object> {
-    field::get(envelope, "data").and_then(Value::as_object)
-}
-
-fn properties(m: &Message<'_>, envelope: &Object) -> Decoded {
-    let Some(data) = data(envelope) else {
-        return Decoded::refused(Fault::BadField);
+    let list = e.data().and_then(|data| data.get("list"));
+    let is_health = match e.text("method") {
+        Some(method) => method == "hms",
+        // The sample of the document has no method.
+        None => list.is_some(),
     };
-    let mut faults = Vec::new();
-    let kind = kind_by_properties(data);
-    let known = |key: &str| {
-        field::get(data, key)
-            .and_then(field::as_number)
-            .is_some_and(|n| n != UNKNOWN)
-    };
-    let fix = fix(data, &mut faults).map(|fix| Fix {
-        alt_m: known("height")
-            .then(|| {
-                field::number(
-                    data,
-                    "height",
-                    field::ALT_MIN_M,
-                    field::ALT_MAX_M,
-                    &mut faults,
-                )
-            })
-            .flatten(),
-        speed_mps: known("horizontal_speed")
-            .then(|| {
-                field::number(
-                    data,
-                    "horizontal_speed",
-                    0.0,
-                    field::SPEED_MAX_MPS,
-                    &mut faults,
-                )
-            })
-            .flatten(),
-        heading_deg: known("attitude_head")
-            .then(|| field::heading(data, "attitude_head", &mut faults))
-            .flatten(),
-        ..fix
-    });
-    let battery = match field::get(data, "battery").and_then(Value::as_object) {
-        Some(battery) => battery,
-        None => data,
-    };
-    let report = Report {
-        device: m.speaker.to_owned(),
-        device_time_ms: field::time_ms(envelope, "timestamp", &mut faults),
-        fix,
-        battery_pct: field::number(battery, "capacity_percent", 0.0, 100.0, &mut faults),
-        mode: field::get(data, "mode_code")
-            .and_then(field::as_integer)
-            .and_then(|code| mode(kind, code)),
-        kind: kind.map(Into::into),
-        faults,
-        ..Report::default()
-    };
-    Decoded {
-        reports: vec![report],
-        ..Decoded::default()
-    }
-}
-
-fn fix(data: &Object, faults: &mut Vec<Fault>) -> Option<Fix> {
-    let names = Names {
-        lat: "latitude",
-        lon: "longitude",
-    };
-    if field::get(data, names.lat).is_none() && field::get(data, names.lon).is_none() {
-        return None;
-    }
-    let fix = field::position(data, &names, Datum::Wgs84).and_then(|fix| {
-        if sees_no_satellite(data) {
-            Err(Fault::NoFix)
-        } else {
-            Ok(fix)
-        }
-    });
-    fix.map_err(|fault| faults.push(fault)).ok()
-}
-
-/// `is_fixed` alone is the convergence of RTK: an aircraft without RTK has a good position and never converges.
-fn sees_no_satellite(data: &Object) -> bool {
-    field::get(data, "position_state")
-        .and_then(Value::as_object)
-        .is_some_and(|state| {
-            ["is_fixed", "gps_number", "rtk_number"]
-                .iter()
-                .all(|key| field::get(state, key).and_then(field::as_integer) == Some(0))
-        })
-}
-
-/// Properties do not name the kind of their device; some are of one kind only.
-fn kind_by_properties(data: &Object) -> Option<&'static str> {
-    let any = |keys: &[&str]| keys.iter().any(|k| data.contains_key(*k));
-    if any(&[
-        "cover_state",
-        "drone_in_dock",
-        "drone_charge_state",
-        "putter_state",
-    ]) {
-        Some("dock")
-    } else if any(&[
-        "attitude_head",
-        "attitude_pitch",
-        "gear",
-        "horizontal_speed",
-    ]) {
-        Some("drone")
-    } else {
-        None
-    }
-}
-
-fn mode(kind: Option<&str>, code: i64) -> Option<String> {
-    const AIRCRAFT: [&str; 20] = [
-        "standby",
-        "take-off preparation",
-        "ready",
-        "manual flight",
-        "automatic take-off",
-        "wayline flight",
-        "panorama",
-        "tracking",
-        "ADS-B avoidance",
-        "return to home",
-        "automatic landing",
-        "forced landing",
-        "three-blade landing",
-        "upgrading",
-        "not connected",
-        "APAS",
-        "virtual stick",
-        "live flight controls",
-        "RTK fixing",
-        "dock address selecting",
-    ];
-    const DOCK: [&str; 5] = [
-        "idle",
-        "on-site debugging",
-        "remote debugging",
-        "upgrading",
-        "working",
-    ];
-    let names: &[&str] = match kind? {
-        "dock" => &DOCK,
-        _ => &AIRCRAFT,
-    };
-    Some(
-        usize::try_from(code)
-            .ok()
-            .and_then(|i| names.get(i))
-            .map_or_else(|| format!("mode {code}"), |name| (*name).to_owned()),
-    )
-}
-
-/// `update_topo`: what the gateway device is, and which aircraft it now has. Without the answer a dock stays off line.
-fn status(m: &Message<'_>, envelope: &Object) -> Decoded {
-    if field::get(envelope, "method").and_then(Value::as_str) != Some("update_topo") {
-        return Decoded::refused(Fault::UnknownMethod);
-    }
-    let mut decoded = Decoded {
-        replies: vec![reply(m, envelope, &json!({"result": 0}))],
-        ..Decoded::default()
-    };
-    let Some(data) = data(envelope) else {
-        decoded.faults.push(Fault::BadField);
-        return decoded;
-    };
-    let mut faults = Vec::new();
-    let device_time_ms = field::time_ms(envelope, "timestamp", &mut faults);
-    let introduce = |sn: &str, kind: Option<&'static str>, model: Option<String>| Report {
-        device: sn.to_owned(),
-        device_time_ms,
-        kind: kind.map(Into::into),
-        model,
-        ..Report::default()
-    };
-    let (kind, model) = model(data);
-    let mut all = vec![Report {
-        faults,
-        ..introduce(m.speaker, kind, model)
-    }];
-    let mut topology = Vec::new();
-    let listed = field::get(data, "sub_devices").and_then(Value::as_array);
-    if listed.is_none() && data.contains_key("sub_devices") {
-        decoded.faults.push(Fault::BadField);
-    }
-    for v in listed.map(Vec::as_slice).unwrap_or_default() {
-        let sub = v.as_object();
-        let sn = sub
-            .and_then(|s| field::get(s, "sn"))
-            .and_then(Value::as_str)
-            .filter(|sn| is_id(sn));
-        let (Some(sub), Some(sn)) = (sub, sn) else {
-            decoded.faults.push(Fault::BadField);
-            continue;
-        };
-        if sn == m.speaker {
-            // An aircraft that shares the serial number of its remote control: the entry tells what it really is.
-            let (kind, model) = self::model(sub);
-            (all[0].kind, all[0].model) = (kind.map(Into::into), model);
-            continue;
-        }
-        if topology.len() == SUB_DEVICES_MAX {
-            decoded.faults.push(Fault::TooLarge);
-            break;
-        }
-        let (kind, model) = self::model(sub);
-        all.push(introduce(sn, kind, model.clone()));
-        topology.push(SubDevice {
-            sn: sn.to_owned(),
-            kind,
-            model,
+    if is_health {
+        let mut faults = Vec::new();
+        let alarms = alarms(list, &mut faults);
+        decoded.reports.push(Report {
+            device: m.speaker.to_owned(),
+            device_time_ms: e.time_ms(&mut faults),
+            alarms,
+            faults,
+            ..Report::default()
         });
     }
-    decoded.reports = all;
-    decoded.topology = Some(topology);
     decoded
 }
 
-/// Kind and model by the key `domain-type-sub_type`; an unknown key is its own name.
-fn model(o: &Object) -> (Option<&'static str>, Option<String>) {
-    let part = |key| field::get(o, key).and_then(field::as_integer);
-    let domain = part("domain");
-    let kind = match domain {
-        Some(0) => Some("drone"),
-        Some(2) => Some("terminal"),
-        Some(3) => Some("dock"),
-        _ => None,
-    };
-    let (Some(domain), Some(of)) = (domain, part("type")) else {
-        return (kind, None);
-    };
-    let sub = part("sub_type").unwrap_or(0);
-    let name = match (domain, of, sub) {
-        (0, 60, _) => "DJI M300 RTK",
-        (0, 67, 0) => "DJI M30",
-        (0, 67, 1) => "DJI M30T",
-        (0, 77, 0) => "DJI Mavic 3E",
-        (0, 77, 1) => "DJI Mavic 3T",
-        (0, 89, _) => "DJI M350 RTK",
-        (0, 91, 0) => "DJI M3D",
-        (0, 91, 1) => "DJI M3TD",
-        (2, 119, _) => "DJI RC Plus",
-        (2, 144, _) => "DJI RC Pro",
-        (3, 1, _) => "DJI Dock",
-        (3, 2, _) => "DJI Dock 2",
-        _ => return (kind, Some(format!("DJI {domain}-{of}-{sub}"))),
-    };
-    (kind, Some(name.to_owned()))
+/// All that is wrong with a dock and its aircraft now. A list that cannot be read says nothing.
+fn alarms(list: Option<Item<'_>>, faults: &mut Vec<Fault>) -> Option<Vec<Alarm>> {
+    let list = field::or_fault(list.and_then(Item::as_list), faults)?;
+    let mut all = Vec::new();
+    for item in list {
+        if all.len() == ALARMS_MAX {
+            faults.push(Fault::TooLarge);
+            break;
+        }
+        let alarm = item.as_object().and_then(|a| {
+            let is = |key| a.get(key).and_then(Item::as_integer) == Some(1);
+            let device = a.get("device_type").and_then(Item::as_text);
+            let text = device.filter(|d| d.starts_with("0-")).map(|_| {
+                let place = if is("in_the_sky") {
+                    ", in flight"
+                } else {
+                    ", on the ground"
+                };
+                format!("aircraft{place}")
+            });
+            Some(Alarm {
+                code: field::text(a, "code", TEXT_MAX, faults)?,
+                level: match a.get("level").and_then(Item::as_integer) {
+                    Some(0) => AlarmLevel::Notice,
+                    Some(1) => AlarmLevel::Caution,
+                    _ => AlarmLevel::Warning,
+                },
+                text,
+            })
+        });
+        all.extend(field::or_fault(alarm, faults));
+    }
+    Some(all)
 }
 
-fn events(m: &Message<'_>, envelope: &Object) -> Decoded {
-    let wanted = match field::get(envelope, "need_reply") {
-        Some(Value::Bool(b)) => *b,
-        Some(v) => field::as_integer(v).is_some_and(|n| n != 0),
-        None => false,
-    };
+/// No request is served; a device that gets no answer asks for ever.
+fn requests(m: &Message<'_>, e: Envelope<'_>) -> Decoded {
+    let is_known = e.text("method").is_some_and(|m| REQUESTS.contains(&m));
+    let result = json!({"result": RESULT_UNSUPPORTED, "output": {}});
     Decoded {
-        replies: if wanted {
-            vec![reply(m, envelope, &json!({"result": 0}))]
-        } else {
+        replies: vec![e.reply(m, &result)],
+        faults: if is_known {
             Vec::new()
+        } else {
+            vec![Fault::UnknownMethod]
         },
         ..Decoded::default()
     }
 }
 
-/// No request is served yet; a device that gets no answer asks for ever.
-fn requests(m: &Message<'_>, envelope: &Object) -> Decoded {
+/// `services_reply` and `property/set_reply`: the order is known by `tid`, else by `bid`; several have no `method`.
+fn answers(m: &Message<'_>, e: Envelope<'_>) -> Decoded {
+    let result = |o: Object<'_>| o.get("result").and_then(Item::as_integer);
+    let (Some(order), Some(data)) = (e.text("tid").or_else(|| e.text("bid")), e.data()) else {
+        return Decoded::refused(Fault::BadField);
+    };
+    // Of several properties that were set the first failure is the answer.
+    let each = |o: Object<'_>| {
+        let mut all = o.members().filter_map(|(_, v)| result(v.as_object()?));
+        all.clone().find(|r| *r != 0).or_else(|| all.next())
+    };
+    let found = match m.channel {
+        "property/set_reply" => result(data).or_else(|| each(data)),
+        _ => result(data),
+    };
+    let Some(result) = found else {
+        return Decoded::refused(Fault::BadField);
+    };
+    let output = data.get("output").and_then(Item::as_object);
+    let status = output.and_then(|o| o.get("status")?.as_text());
+    let said = match (result, status) {
+        (0, Some("sent" | "in_progress" | "paused")) => Said::Delivered,
+        (0, Some("failed" | "rejected" | "canceled" | "timeout")) => Said::Refused,
+        (0, _) => Said::Read,
+        _ => Said::Refused,
+    };
+    let note = match (result, status) {
+        (0, status) => status.map(|s| s.chars().take(TEXT_MAX).collect()),
+        (code, _) => Some(format!("result {code}")),
+    };
+    let order = order.to_owned();
     Decoded {
-        replies: vec![reply(
-            m,
-            envelope,
-            &json!({"result": RESULT_UNSUPPORTED, "output": {}}),
-        )],
-        faults: vec![Fault::UnknownMethod],
+        answers: vec![Answer { order, said, note }],
         ..Decoded::default()
     }
 }

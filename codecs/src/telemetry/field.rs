@@ -1,96 +1,81 @@
 //! Reading one field of a device's JSON: what is right is taken, what is wrong is a [`Fault`], what is absent is None.
 //!
-//! Here: numbers that come as text, ranges, times, positions. Not here: names of fields (each codec's own).
+//! Here: ranges, times, texts, positions, properties. Not here: names of fields (each codec's own).
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
 
-use super::{Datum, Fault, Fix, PAYLOAD_MAX};
+use super::document::{Item, Object};
+use super::report::{PROPERTIES_MAX, Property, Value};
+use super::{Datum, Fault, Fix};
 use crate::geo;
 
-pub type Object = Map<String, Value>;
+/// Greatest speed that is believed, m/s.
+pub const SPEED_MAX_MPS: f64 = 1000.0;
+/// Altitudes that are believed, metres.
+pub const ALT_MIN_M: f64 = -1000.0;
+pub const ALT_MAX_M: f64 = 100_000.0;
+/// Greatest accuracy radius that is believed, metres.
+pub const ACCURACY_MAX_M: f64 = 1e6;
+/// Longest name, model, mode or value of a property, characters.
+pub const TEXT_MAX: usize = 128;
 
-/// The payload as JSON. Of duplicate keys the last one counts; depth is bounded by `serde_json` (128).
-pub fn parse(payload: &[u8]) -> Result<Value, Fault> {
-    if payload.len() > PAYLOAD_MAX {
-        return Err(Fault::TooLarge);
+/// `value`, or a fault when there is none.
+pub fn or_fault<T>(value: Option<T>, faults: &mut Vec<Fault>) -> Option<T> {
+    if value.is_none() {
+        faults.push(Fault::BadField);
     }
-    serde_json::from_slice(payload).map_err(|_| Fault::NotJson)
-}
-
-/// The field, unless it is absent or null.
-pub fn get<'a>(o: &'a Object, key: &str) -> Option<&'a Value> {
-    o.get(key).filter(|v| !v.is_null())
-}
-
-/// A finite number, also when it comes as text.
-pub fn as_number(v: &Value) -> Option<f64> {
-    match v {
-        Value::Number(n) => n.as_f64(),
-        Value::String(s) => s.trim().parse().ok(),
-        _ => None,
-    }
-    .filter(|f: &f64| f.is_finite())
-}
-
-/// A whole number, also when it comes as text or with a fraction of zero.
-pub fn as_integer(v: &Value) -> Option<i64> {
-    match v {
-        Value::Number(n) if n.is_i64() => n.as_i64(),
-        Value::String(s) => s.trim().parse().ok(),
-        _ => None,
-    }
-    .or_else(|| {
-        #[allow(clippy::cast_possible_truncation, reason = "checked to be small")]
-        as_number(v)
-            .filter(|f| f.abs() < 9e15)
-            .map(|f| f.trunc() as i64)
-    })
+    value
 }
 
 /// A number within `min..=max`.
-pub fn number(o: &Object, key: &str, min: f64, max: f64, faults: &mut Vec<Fault>) -> Option<f64> {
-    let v = get(o, key)?;
-    let n = as_number(v).filter(|n| (min..=max).contains(n));
-    if n.is_none() {
-        faults.push(Fault::BadField);
-    }
-    n
+pub fn number(
+    o: Object<'_>,
+    key: &str,
+    min: f64,
+    max: f64,
+    faults: &mut Vec<Fault>,
+) -> Option<f64> {
+    let n = o.get(key)?.as_number();
+    or_fault(n.filter(|n| (min..=max).contains(n)), faults)
 }
 
 /// Text of at most `chars_max` characters; a longer one is cut.
-pub fn text(o: &Object, key: &str, chars_max: usize, faults: &mut Vec<Fault>) -> Option<String> {
-    let s = match get(o, key)? {
-        Value::String(s) => s.clone(),
-        Value::Number(n) => n.to_string(),
-        _ => {
-            faults.push(Fault::BadField);
-            return None;
-        }
-    };
+pub fn text(o: Object<'_>, key: &str, chars_max: usize, faults: &mut Vec<Fault>) -> Option<String> {
+    let s = or_fault(o.get(key)?.to_text(), faults)?;
+    Some(cut(s, chars_max, faults)).filter(|s| !s.is_empty())
+}
+
+/// At most `chars_max` characters of it.
+pub fn cut(s: Cow<'_, str>, chars_max: usize, faults: &mut Vec<Fault>) -> String {
     match s.char_indices().nth(chars_max) {
         Some((end, _)) => {
             faults.push(Fault::BadField);
-            Some(s[..end].to_owned())
+            s[..end].to_owned()
         }
-        None => Some(s).filter(|s| !s.is_empty()),
+        None => s.into_owned(),
     }
 }
 
-/// Milliseconds since 1970 UTC with 13 digits (2001 to 2286). Devices also send 12 or 14: no time rather than a wrong one.
-pub fn time_ms(o: &Object, key: &str, faults: &mut Vec<Fault>) -> Option<i64> {
-    let v = get(o, key)?;
-    let t = as_integer(v).filter(|t| (1_000_000_000_000..10_000_000_000_000).contains(t));
-    if t.is_none() {
-        faults.push(Fault::BadField);
-    }
-    t
+/// Is it a time of ours: 13 digits of milliseconds since 1970 UTC (2001 to 2286)?
+pub fn is_time_ms(t: &i64) -> bool {
+    (1_000_000_000_000..10_000_000_000_000).contains(t)
+}
+
+/// Milliseconds since 1970 UTC with 13 digits. Devices also send 12 or 14: no time rather than a wrong one.
+pub fn time_ms(o: Object<'_>, key: &str, faults: &mut Vec<Fault>) -> Option<i64> {
+    or_fault(o.get(key)?.as_integer().filter(is_time_ms), faults)
+}
+
+/// A direction as degrees clockwise from north, 0..360.
+pub fn turn(degrees: f64) -> f64 {
+    let h = degrees.rem_euclid(360.0);
+    // A tiny negative angle rounds up to a full turn.
+    if h < 360.0 { h } else { 0.0 }
 }
 
 /// Degrees clockwise from north, 0..360, from anything within a turn.
-pub fn heading(o: &Object, key: &str, faults: &mut Vec<Fault>) -> Option<f64> {
-    let h = number(o, key, -360.0, 360.0, faults)?.rem_euclid(360.0);
-    // A tiny negative angle rounds up to a full turn.
-    Some(if h < 360.0 { h } else { 0.0 })
+pub fn heading(o: Object<'_>, key: &str, faults: &mut Vec<Fault>) -> Option<f64> {
+    number(o, key, -360.0, 360.0, faults).map(turn)
 }
 
 /// Names of the two coordinates in one protocol.
@@ -100,14 +85,27 @@ pub struct Names {
 }
 
 /// A position without its quality, in WGS-84; or why there is none.
-pub fn position(o: &Object, names: &Names, datum: Datum) -> Result<Fix, Fault> {
-    let coordinate = |key| get(o, key).and_then(as_number).ok_or(Fault::BadField);
-    let (lat, lon) = (coordinate(names.lat)?, coordinate(names.lon)?);
+pub fn position(o: Object<'_>, names: &Names, datum: Datum) -> Result<Fix, Fault> {
+    let coordinate = |key| {
+        let n = o.get(key).and_then(Item::as_number);
+        n.ok_or(Fault::BadField)
+    };
+    place(coordinate(names.lat)?, coordinate(names.lon)?, datum)
+}
+
+/// The place `lat`, `lon` of `datum`; 0,0 is none.
+pub fn place(lat: f64, lon: f64, datum: Datum) -> Result<Fix, Fault> {
     if lat == 0.0 && lon == 0.0 {
         return Err(Fault::NoFix);
     }
     if !geo::valid(lat, lon) {
-        return Err(Fault::OutsideWorld);
+        // Told apart, because it is mended at another place: in the device's program.
+        let is_swapped = geo::valid(lon, lat);
+        return Err(if is_swapped {
+            Fault::Swapped
+        } else {
+            Fault::OutsideWorld
+        });
     }
     let (lat, lon) = geo::to_wgs84(datum, lat, lon);
     if !geo::valid(lat, lon) {
@@ -116,8 +114,27 @@ pub fn position(o: &Object, names: &Names, datum: Datum) -> Result<Fix, Fault> {
     Ok(Fix::at(lat, lon, datum))
 }
 
-/// Greatest speed that is believed, m/s.
-pub const SPEED_MAX_MPS: f64 = 1000.0;
-/// Altitudes that are believed, metres.
-pub const ALT_MIN_M: f64 = -1000.0;
-pub const ALT_MAX_M: f64 = 100_000.0;
+/// The first [`PROPERTIES_MAX`] properties of a report.
+pub fn property(
+    properties: &mut Vec<Property>,
+    name: impl Into<Cow<'static, str>>,
+    value: Value,
+    faults: &mut Vec<Fault>,
+) {
+    if properties.len() < PROPERTIES_MAX {
+        let name = name.into();
+        properties.push(Property { name, value });
+    } else if !faults.contains(&Fault::TooLarge) {
+        faults.push(Fault::TooLarge);
+    }
+}
+
+/// A number, a flag or a text.
+pub fn value(item: Item<'_>, faults: &mut Vec<Fault>) -> Option<Value> {
+    let value = match (item.as_flag(), item.as_text()) {
+        (Some(b), _) => Some(Value::Flag(b)),
+        (_, Some(s)) => Some(Value::Text(cut(s.into(), TEXT_MAX, faults))),
+        _ => item.as_number().map(Value::Number),
+    };
+    or_fault(value, faults)
+}

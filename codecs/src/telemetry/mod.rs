@@ -1,13 +1,24 @@
 //! What devices say, decoded: one file per device protocol, one [`Report`] for all of them.
 //!
 //! Here: which topic belongs to which protocol, who may use it, bytes to reports. Not here: MQTT itself, and what
-//! the reports mean together (gateway `picture`). A new protocol is one file and one line in [`CODECS`].
+//! the reports mean together (gateway `picture`). A new protocol is one file and one line in [`CODECS`]; a vendor's
+//! JSON needs no program at all, but a [`Mapping`] in the configuration.
 
+pub mod datagram;
 mod dji;
+mod document;
 mod field;
 mod json;
+pub mod klv;
+pub mod mapping;
+pub mod mavlink;
+pub mod nmea;
+pub mod order;
+mod owntracks;
 pub mod report;
+mod topics;
 
+pub use mapping::Mapping;
 pub use report::{Answer, Datum, Fault, Fix, Report, Said, Sos};
 
 /// Longest payload that is looked at, bytes.
@@ -37,6 +48,19 @@ impl Decoded {
             ..Self::default()
         }
     }
+
+    /// A device time far ahead of the arrival is none.
+    fn drop_future_times(&mut self, arrived_ms: i64) {
+        for report in &mut self.reports {
+            if report
+                .device_time_ms
+                .is_some_and(|t| t > arrived_ms.saturating_add(FUTURE_MAX_MS))
+            {
+                report.device_time_ms = None;
+                report.faults.push(Fault::FromFuture);
+            }
+        }
+    }
 }
 
 /// An answer that the protocol demands.
@@ -58,18 +82,22 @@ pub struct SubDevice {
 }
 
 /// What the gateway knows of the device that speaks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Speaker<'a> {
     /// Its id.
     pub device: &'a str,
     /// Of positions that do not name their own.
     pub datum: Datum,
+    /// The one aircraft it flies: itself, if it is one. None: none or several.
+    pub aircraft: Option<&'a str>,
 }
 
 /// One message as it arrived.
 struct Message<'a> {
     /// Of positions that do not name their own.
     datum: Datum,
+    /// See [`Speaker::aircraft`].
+    aircraft: Option<&'a str>,
     /// The device id in the topic.
     speaker: &'a str,
     /// The topic's part behind the device id.
@@ -90,7 +118,9 @@ struct Codec {
     decode: fn(&Message<'_>) -> Decoded,
 }
 
-const CODECS: [Codec; 2] = [json::CODEC, dji::CODEC];
+const CODECS: [Codec; 3] = [json::CODEC, dji::CODEC, owntracks::CODEC];
+/// First levels of their topics, and of the broker's own: no [`Mapping`] may take them.
+const ROOTS: [&str; 5] = ["kerbside", "thing", "sys", "owntracks", "$SYS"];
 
 fn find(topic: &str) -> Option<(&'static Codec, &str, &str)> {
     CODECS.iter().find_map(|codec| {
@@ -101,9 +131,16 @@ fn find(topic: &str) -> Option<(&'static Codec, &str, &str)> {
 
 /// The protocols of this box: those that are built in, and the formats of its configuration.
 #[derive(Debug, Default)]
-pub struct Codecs {}
+pub struct Codecs {
+    mappings: Vec<Mapping>,
+}
 
 impl Codecs {
+    /// Of several mappings of one topic the first whose conditions hold is used.
+    pub fn new(mappings: Vec<Mapping>) -> Self {
+        Self { mappings }
+    }
+
     /// Decodes what `speaker` published. `arrived_ms`: wallclock of the gateway, ms since 1970 UTC. Never fails: what
     /// cannot be read is a [`Fault`]. Whether the device may use the topic is [`Self::may_publish`]'s question.
     pub fn decode(
@@ -113,42 +150,47 @@ impl Codecs {
         payload: &[u8],
         arrived_ms: i64,
     ) -> Decoded {
-        let Some((codec, named, channel)) = find(topic) else {
-            return Decoded::refused(Fault::UnknownTopic);
-        };
-        if named != speaker.device && !codec.for_sub_devices {
-            return Decoded::refused(Fault::UnknownTopic);
-        }
-        let mut decoded = (codec.decode)(&Message {
-            datum: speaker.datum,
-            speaker: named,
-            channel,
-            topic,
-            payload,
-            arrived_ms,
-        });
-        for report in &mut decoded.reports {
-            if report
-                .device_time_ms
-                .is_some_and(|t| t > arrived_ms.saturating_add(FUTURE_MAX_MS))
-            {
-                report.device_time_ms = None;
-                report.faults.push(Fault::FromFuture);
+        let mut decoded = match find(topic) {
+            Some((codec, named, channel)) if named == speaker.device || codec.for_sub_devices => {
+                (codec.decode)(&Message {
+                    datum: speaker.datum,
+                    aircraft: speaker.aircraft,
+                    speaker: named,
+                    channel,
+                    topic,
+                    payload,
+                    arrived_ms,
+                })
             }
-        }
+            Some(_) => Decoded::refused(Fault::UnknownTopic),
+            None => mapping::decode(self.mapped(speaker.device, topic), speaker, payload),
+        };
+        decoded.drop_future_times(arrived_ms);
         decoded
     }
 
     /// May this device publish to this topic: its own uplink, or that of an aircraft it announced?
     pub fn may_publish(&self, device: &str, sub_devices: &[String], topic: &str) -> bool {
-        find(topic).is_some_and(|(codec, speaker, _)| {
-            speaker == device || codec.for_sub_devices && sub_devices.iter().any(|s| s == speaker)
-        })
+        match find(topic) {
+            Some((codec, speaker, _)) => {
+                speaker == device
+                    || codec.for_sub_devices && sub_devices.iter().any(|s| s == speaker)
+            }
+            None => self.mapped(device, topic).next().is_some(),
+        }
     }
 
     /// May this device subscribe to this filter: is all of it within its own downlink?
     pub fn may_subscribe(&self, device: &str, filter: &str) -> bool {
-        is_id(device) && CODECS.iter().any(|codec| (codec.down)(device, filter))
+        is_id(device)
+            && (CODECS.iter().any(|codec| (codec.down)(device, filter))
+                || self.mappings.iter().any(|m| m.is_down(device, filter)))
+    }
+
+    /// The mappings by which this topic is the device's own.
+    fn mapped(&self, device: &str, topic: &str) -> impl Iterator<Item = &Mapping> {
+        let is_own = move |m: &&Mapping| m.topic.device(topic) == Some(device);
+        self.mappings.iter().filter(is_own)
     }
 }
 
@@ -163,8 +205,11 @@ fn is_id(s: &str) -> bool {
 /// As a device without a datum of its own, by the protocols that are built in.
 #[cfg(test)]
 fn decode(device: &str, topic: &str, payload: &[u8], arrived_ms: i64) -> Decoded {
-    let datum = Datum::Wgs84;
-    Codecs::default().decode(Speaker { device, datum }, topic, payload, arrived_ms)
+    let speaker = Speaker {
+        device,
+        ..Speaker::default()
+    };
+    Codecs::default().decode(speaker, topic, payload, arrived_ms)
 }
 
 #[cfg(test)]
@@ -190,6 +235,10 @@ mod tests {
             ("sys/product/bc-01/status", true),
             ("thing/product/bc-01/status", true),
             ("sys/product/bc-01/osd", false),
+            ("thing/product/bc-01/drc/up", true),
+            ("thing/product/bc-01/drc/down", false),
+            ("kerbside/v1/bc-01/ack", true),
+            ("kerbside/v1/bc-02/online", false),
             ("", false),
             ("$SYS/x", false),
         ] {
@@ -222,6 +271,7 @@ mod tests {
             ("thing/product/bc-01/requests_reply", true),
             ("thing/product/bc-01/property/set", true),
             ("sys/product/bc-01/status_reply", true),
+            ("thing/product/bc-01/drc/down", true),
             ("thing/product/bc-01/#", false),
             ("thing/product/+/services", false),
             ("thing/product/bc-01/osd", false),
@@ -256,15 +306,20 @@ mod tests {
         assert!(d.reports[0].fix.is_some());
     }
 
-    const TOPICS: [&str; 8] = [
+    const TOPICS: [&str; 13] = [
         "kerbside/v1/a/report",
         "kerbside/v1/a/sos",
+        "kerbside/v1/a/ack",
+        "kerbside/v1/a/online",
+        "owntracks/a/phone",
         "thing/product/a/osd",
         "thing/product/a/state",
         "thing/product/a/events",
         "thing/product/a/requests",
         "sys/product/a/status",
         "thing/product/a/services_reply",
+        "thing/product/a/property/set_reply",
+        "thing/product/a/drc/up",
     ];
 
     fn check(topic: &str, payload: &[u8]) {
@@ -335,6 +390,18 @@ mod tests {
             "tid",
             "bid",
             "mode_code",
+            "sight",
+            "corners",
+            "target",
+            "alarms",
+            "properties",
+            "_type",
+            "52-0-0",
+            "gimbal_pitch",
+            "gimbal_yaw",
+            "live_capacity",
+            "list",
+            "result",
         ]);
         leaf.prop_recursive(4, 64, 12, move |inner| {
             prop_oneof![

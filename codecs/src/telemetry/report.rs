@@ -158,12 +158,14 @@ pub enum Said {
 }
 
 /// A call for help (C9). `id` is the device's own, if it gave one: a resent SOS has the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Sos {
     pub id: Option<String>,
     pub note: Option<String>,
 }
 
+/// Most [`Alarm`]s of one report.
+pub const ALARMS_MAX: usize = 64;
 /// Most [`Property`]s of one report.
 pub const PROPERTIES_MAX: usize = 32;
 
@@ -228,10 +230,14 @@ pub enum Fault {
     Swapped,
     /// Of a system or a source that is not registered, or signed by nobody who may.
     Unsigned,
+    /// Encrypted with a key that the gateway does not have.
+    Encrypted,
+    /// Of an aircraft that nobody announced.
+    Unannounced,
 }
 
 impl Fault {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::NotJson,
         Self::BadField,
         Self::OutsideWorld,
@@ -245,6 +251,8 @@ impl Fault {
         Self::Garbage,
         Self::Swapped,
         Self::Unsigned,
+        Self::Encrypted,
+        Self::Unannounced,
     ];
 
     pub fn name(self) -> &'static str {
@@ -262,6 +270,8 @@ impl Fault {
             Self::Garbage => "garbage",
             Self::Swapped => "swapped",
             Self::Unsigned => "unsigned",
+            Self::Encrypted => "encrypted",
+            Self::Unannounced => "unannounced",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 import type { FeatureCollection, Geometry } from 'geojson';
 
-import type { EventItem, GridProperties, Me } from './contract';
+import type { EventItem, GridProperties, Me, Order } from './contract';
 
 export type Grid = FeatureCollection<Geometry, GridProperties>;
 
@@ -58,6 +58,25 @@ export async function retryDelivery(event: string, platform: string): Promise<vo
     method: 'POST',
     body: JSON.stringify({ platform }),
   });
+}
+
+/** An order as it is asked for; gateway/API.md, "Orders". */
+export type Asked =
+  | { kind: 'message'; text: string }
+  | { kind: 'live_start'; camera?: string }
+  | { kind: 'live_stop'; camera: string };
+
+export async function giveOrder(device: string, order: Asked): Promise<void> {
+  await authorized(`/api/v1/devices/${encodeURIComponent(device)}/orders`, {
+    method: 'POST',
+    body: JSON.stringify(order),
+  });
+}
+
+/** Newest first. */
+export async function ordersOf(device: string, limit: number): Promise<Order[]> {
+  const list = (await authorized(`/api/v1/devices/${encodeURIComponent(device)}/orders?limit=${limit}`)) as { orders: Order[] };
+  return list.orders;
 }
 
 /** Reports a 401 met elsewhere (video). */

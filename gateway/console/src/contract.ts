@@ -85,6 +85,27 @@ export interface EventItem {
   deliveries: Delivery[];
 }
 
+export interface OrderStep {
+  state: string;
+  at_ms: number;
+  note: string | null;
+  /** Said after the order's end. */
+  late: boolean;
+}
+
+export interface Order {
+  id: string;
+  device: string;
+  kind: string;
+  by: string;
+  given_ms: number;
+  expires_ms: number;
+  state: string;
+  steps: OrderStep[];
+  text?: string;
+  camera?: string;
+}
+
 export interface FeedMessage {
   type: 'snapshot' | 'change';
   epoch: string;

@@ -3,6 +3,7 @@
 //! Here: construction, signals, the clockwork that moves facts between rooms. Not here: any decision about them.
 
 mod clockwork;
+mod places;
 mod reload;
 mod sockets;
 
@@ -17,11 +18,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::{Config, Tls};
+use crate::config::{Config, Source, Tls};
 use crate::device::Fleet;
+use crate::device::orders::{OrderBook, Orders};
 use crate::history::History;
 use crate::ids::DeviceId;
-use crate::listen::{mqtt, pull, rtsp};
+use crate::listen::{broker, datagram, mqtt, pull, rtsp};
 use crate::outbox::Outbox;
 use crate::picture::{GridFile, Picture, Rules};
 use crate::registry::{Guard, Registry};
@@ -89,8 +91,25 @@ async fn serve(
         history.clone(),
         restricted,
     );
-    let codecs = Arc::new(Codecs::default());
-    let fleet = Fleet::start(registry.clone(), picture.clone(), codecs.clone());
+    let formats: Vec<&str> = config.formats.iter().map(|f| &*f.name).collect();
+    if !formats.is_empty() {
+        tracing::info!(?formats, "formats of vendors");
+    }
+    let codecs = Arc::new(Codecs::new(config.formats.clone()));
+    let book = OrderBook::open(state_dir)?;
+    let fleet = Fleet::start(
+        registry.clone(),
+        picture.clone(),
+        codecs.clone(),
+        book.clone(),
+    );
+    let orders = Orders::new(
+        book.clone(),
+        fleet.clone(),
+        registry.clone(),
+        streams.clone(),
+        places::places(&config),
+    );
     let ready = Arc::new(Ready::default());
 
     let webrtc = match config.listen.webrtc {
@@ -123,6 +142,7 @@ async fn serve(
         webrtc: webrtc.clone(),
         history: history.clone(),
         ready: ready.clone(),
+        orders: orders.clone(),
         config: config.clone(),
     });
     let mut screen_tasks = Vec::new();
@@ -153,7 +173,7 @@ async fn serve(
     );
     rtsp_shared.limits = config.rtsp.clone();
     let rtsp_shared = Arc::new(rtsp_shared);
-    let mut device_tasks = Vec::new();
+    let mut device_tasks = vec![actix_rt::spawn(orders.work(devices.clone()))];
     for (key, addr, tls) in with_tls(
         "rtsp",
         config.listen.rtsp,
@@ -174,6 +194,35 @@ async fn serve(
     }
     device_tasks.extend(pull::start(io, &config.cameras, &streams, &devices));
 
+    let datagram_shared = datagram::Shared {
+        registry: registry.clone(),
+        fleet: fleet.clone(),
+        codecs: codecs.clone(),
+    };
+    for addr in datagram::addresses(config.listen.datagram, &config.sources) {
+        let socket = tokio::net::UdpSocket::from_std(sockets::udp("datagram", addr)?)?;
+        let at = |s: &&Source| s.listen.or(config.listen.datagram) == Some(addr);
+        let sources = config.sources.iter().filter(at).cloned().collect();
+        device_tasks.push(actix_rt::spawn(datagram::serve(
+            socket,
+            sources,
+            datagram_shared.clone(),
+            devices.clone(),
+        )));
+    }
+
+    if let Some(b) = &config.broker {
+        let room = broker::Broker {
+            config: b.clone(),
+            packet_bytes_max: config.mqtt.packet_bytes_max,
+            devices_max: config.mqtt.connections_max,
+            registry: registry.clone(),
+            fleet: fleet.clone(),
+            codecs: codecs.clone(),
+            ready: ready.clone(),
+        };
+        device_tasks.push(actix_rt::spawn(broker::serve(room, devices.clone())));
+    }
     let mqtt_shared =
         mqtt::Shared::new(registry.clone(), guard, fleet, codecs, config.mqtt.clone());
     for (key, addr, tls) in with_tls(
@@ -244,6 +293,7 @@ async fn serve(
     if let Some(h) = history {
         finished("tracks", vec![io.spawn_blocking(move || h.close())]).await;
     }
+    finished("orders", vec![io.spawn_blocking(move || book.close())]).await;
     tracing::info!("stopped");
     Ok(())
 }

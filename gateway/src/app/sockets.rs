@@ -79,6 +79,23 @@ fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// A socket for datagrams, non-blocking, with room for a burst.
+///
+/// # Errors
+/// When the address cannot be bound; the text names the configuration key.
+pub fn udp(key: &str, addr: SocketAddr) -> anyhow::Result<std::net::UdpSocket> {
+    const BURST_BYTES: usize = 1 << 20;
+    let socket = std::net::UdpSocket::bind(addr).with_context(|| {
+        format!("listen.{key} = \"{addr}\" cannot be used; is another program on this port?")
+    })?;
+    // The system may allow less.
+    if let Err(error) = socket2::SockRef::from(&socket).set_recv_buffer_size(BURST_BYTES) {
+        tracing::debug!(%error, key, "the socket's buffer stays as it is");
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::secret::Credentials;
 use super::table::{At, Source, Table};
-use super::{Listen, Mqtt, Rtsp, Tls, Tracks, WebRtc};
+use super::{Broker, Listen, Mqtt, Rtsp, Tls, Tracks, WebRtc};
 use crate::stream::StreamsLimits;
 
 /// What `gateway.toml` says. Values that were faulty hold their default: the faults stop the start.
@@ -16,11 +17,13 @@ pub(super) struct Gateway {
     pub listen: Listen,
     pub tls: Tls,
     pub mqtt: Mqtt,
+    pub broker: Option<Broker>,
     pub rtsp: Rtsp,
     pub streams: StreamsLimits,
     pub webrtc: WebRtc,
     pub tracks: Tracks,
     pub drain_max: Duration,
+    pub orders_host: Option<String>,
     pub map_dir: Option<PathBuf>,
 }
 
@@ -75,6 +78,7 @@ impl Default for Listen {
             http: here(8080),
             https: None,
             webrtc: anywhere(8189),
+            datagram: None,
             unasked: Vec::new(),
         }
     }
@@ -84,7 +88,7 @@ fn anywhere(port: u16) -> Option<SocketAddr> {
     Some(SocketAddr::from(([0, 0, 0, 0], port)))
 }
 
-pub(super) fn read(source: &Source) -> Gateway {
+pub(super) fn read(source: &Source, credentials: &Credentials) -> Gateway {
     let Some(mut top) = source.parse() else {
         return Gateway::default();
     };
@@ -104,21 +108,27 @@ pub(super) fn read(source: &Source) -> Gateway {
         listen.unasked.clear();
     }
     let mqtt = mqtt(top.table("mqtt"));
+    let broker = top
+        .optional_table("broker")
+        .and_then(|t| super::broker::read(t, &box_id, credentials));
     let rtsp = rtsp(top.table("rtsp"));
     let streams = streams(top.table("streams"));
     let webrtc = webrtc(top.table("webrtc"));
     let tracks = tracks(top.table("tracks"));
+    let orders_host = orders(top.table("orders"));
     top.finish();
     Gateway {
         box_id,
         listen,
         tls,
         mqtt,
+        broker,
         rtsp,
         streams,
         webrtc,
         tracks,
         drain_max,
+        orders_host,
         map_dir,
     }
 }
@@ -175,6 +185,7 @@ fn listen(mut t: Table<'_>, tls: bool) -> Listen {
         http: one("http", d.http),
         https: one("https", secure(8443)),
         webrtc: one("webrtc", d.webrtc),
+        datagram: one("datagram", d.datagram),
     };
     let asked = |key: &&str| {
         taken
@@ -214,6 +225,7 @@ impl Listen {
             ("http", self.http),
             ("https", self.https),
             ("webrtc", self.webrtc),
+            ("datagram", self.datagram),
         ]
         .into_iter()
         .filter_map(|(name, a)| a.map(|a| (name, a)))
@@ -321,6 +333,26 @@ fn tracks(mut t: Table<'_>) -> Tracks {
     };
     t.finish();
     tracks
+}
+
+fn orders(mut t: Table<'_>) -> Option<String> {
+    let host = t.optional("host").and_then(|f| f.read(host));
+    t.finish();
+    host
+}
+
+/// A name or an address, as it stands in a URL.
+fn host(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(&format!("http://{text}/"));
+    let plain = url.as_ref().is_ok_and(|u| {
+        u.host_str().is_some_and(|h| h.eq_ignore_ascii_case(text)) && u.port().is_none()
+    });
+    if plain {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is no host: write a name or an address without scheme and port, \"10.1.2.3\" or \"[2001:db8::1]\""
+    ))
 }
 
 fn announced(text: &str) -> Result<IpAddr, String> {

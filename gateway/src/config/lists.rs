@@ -1,24 +1,31 @@
-//! `devices.toml`, `rules.toml` and `platforms.toml`: lists of cameras, rules and platforms.
+//! `devices.toml`, `rules.toml` and `platforms.toml`: lists of cameras, sources (`sources.rs`), rules and platforms.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::secret::{self, Credentials};
 use super::table::{At, Found, Source, Table, Unique};
-use super::{Camera, CameraTransport, CameraTrust, Checks, Platform, Rule};
+use super::{Camera, CameraTransport, CameraTrust, Checks, Platform, Rule, sources};
 use crate::event::{Priority, Severity};
 use crate::ids::StreamId;
 
-pub(super) fn cameras(source: &Source, credentials: &Credentials) -> Vec<Camera> {
+/// Cameras and sources of datagrams. `has_port`: there is a `listen.datagram`.
+pub(super) fn devices(
+    source: &Source,
+    has_port: bool,
+    credentials: &Credentials,
+) -> (Vec<Camera>, Vec<super::Source>) {
     let Some(mut top) = source.parse() else {
-        return Vec::new();
+        return Default::default();
     };
     let mut streams = Unique::default();
-    let list = top.tables("camera");
+    let (cameras, sources) = (top.tables("camera"), top.tables("source"));
     top.finish();
-    list.into_iter()
+    let cameras = cameras
+        .into_iter()
         .flat_map(|t| camera(t, &mut streams, credentials))
-        .collect()
+        .collect();
+    (cameras, sources::read(sources, has_port, credentials))
 }
 
 /// A camera, and its sub-stream as a camera of its own.

@@ -5,15 +5,16 @@ use std::path::Path;
 
 use super::secret::Credentials;
 use super::table::{ConfigFault, Source, nearest};
-use super::{Config, Rule, gateway, geojson, lists};
+use super::{Config, Rule, formats, gateway, geojson, lists};
 
 const TOML_BYTES_MAX: u64 = 4 << 20;
 const GRID_BYTES_MAX: u64 = 256 << 20;
 /// Cells and zones.
 const GRID_FILE: &str = "grid.geojson";
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "gateway.toml",
     "devices.toml",
+    "formats.toml",
     "rules.toml",
     "platforms.toml",
     GRID_FILE,
@@ -62,9 +63,10 @@ pub(super) fn load_with(
             None
         }
     };
-    let [gateway_toml, devices, rules, platforms, grid] = [
+    let [gateway_toml, devices, formats, rules, platforms, grid] = [
         open("gateway.toml", true),
         open("devices.toml", false),
+        open("formats.toml", false),
         open("rules.toml", false),
         open("platforms.toml", false),
         open(GRID_FILE, false),
@@ -77,12 +79,19 @@ pub(super) fn load_with(
     };
 
     let gateway = gateway_toml.map(|s| {
-        let g = gateway::read(&s);
+        let g = gateway::read(&s, credentials);
         close(s);
         g
     });
-    let cameras = devices.map(|s| {
-        let list = lists::cameras(&s, credentials);
+    // Faults of gateway.toml are told there.
+    let has_port = gateway.as_ref().is_none_or(|g| g.listen.datagram.is_some());
+    let (cameras, sources) = devices.map_or_else(Default::default, |s| {
+        let lists = lists::devices(&s, has_port, credentials);
+        close(s);
+        lists
+    });
+    let formats = formats.map(|s| {
+        let list = formats::formats(&s);
         close(s);
         list
     });
@@ -113,12 +122,16 @@ pub(super) fn load_with(
             listen: g.listen,
             tls: g.tls,
             mqtt: g.mqtt,
+            broker: g.broker,
             rtsp: g.rtsp,
             streams: g.streams,
             webrtc: g.webrtc,
             tracks: g.tracks,
             drain_max: g.drain_max,
-            cameras: cameras.unwrap_or_default(),
+            orders_host: g.orders_host,
+            cameras,
+            formats: formats.unwrap_or_default(),
+            sources,
             rules,
             platforms: platforms.unwrap_or_default(),
             grid,

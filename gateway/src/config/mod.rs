@@ -3,11 +3,14 @@
 //! Here: the values with their defaults, and how faults are told (`file:line: key: reason`, all of them).
 //! Not here: secrets. They are systemd credentials (`*_credential`) or files named by a `*_file` key.
 
+mod broker;
+mod formats;
 mod gateway;
 mod geojson;
 mod lists;
 mod load;
 mod secret;
+mod sources;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -17,9 +20,12 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kerbside_codecs::telemetry::Mapping;
+
 use crate::event::{Priority, Severity};
-use crate::ids::StreamId;
+use crate::ids::{DeviceId, StreamId};
 use crate::stream::StreamsLimits;
+pub use kerbside_codecs::telemetry::datagram::Key as SigningKey;
 
 pub use load::{Checks, Reading, grid_fault, load, reread_grid};
 pub use table::ConfigFault;
@@ -32,12 +38,19 @@ pub struct Config {
     pub listen: Listen,
     pub tls: Tls,
     pub mqtt: Mqtt,
+    /// Devices come by this broker too; None: only by our own ports.
+    pub broker: Option<Broker>,
     pub rtsp: Rtsp,
     pub streams: StreamsLimits,
     pub webrtc: WebRtc,
     pub tracks: Tracks,
     pub drain_max: Duration,
+    /// Name or address of this box for devices that are ordered to publish; None: found out.
+    pub orders_host: Option<String>,
     pub cameras: Vec<Camera>,
+    /// Vendors' JSON over MQTT.
+    pub formats: Vec<Mapping>,
+    pub sources: Vec<Source>,
     pub rules: Vec<Rule>,
     pub platforms: Vec<Platform>,
     /// GeoJSON text of `grid.geojson`, if there is one: cells and zones.
@@ -59,6 +72,8 @@ pub struct Listen {
     pub https: Option<SocketAddr>,
     /// UDP and TCP.
     pub webrtc: Option<SocketAddr>,
+    /// UDP: telemetry of the sources that name no address of their own.
+    pub datagram: Option<SocketAddr>,
     /// Keys of TLS ports that nobody asked for: they are open because there is a certificate, and one that another
     /// program has is no reason not to start.
     pub unasked: Vec<&'static str>,
@@ -87,6 +102,24 @@ pub struct Mqtt {
     pub receive_max: u16,
     /// Time for CONNECT to arrive.
     pub connect_timeout: Duration,
+}
+
+/// A foreign MQTT broker whose client we are.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    pub host: String,
+    pub port: u16,
+    /// The authority (PEM) of the broker's certificate; None: without TLS.
+    pub ca_file: Option<PathBuf>,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub client_id: String,
+    /// Group of a shared subscription; None: all of it comes here.
+    pub share: Option<String>,
+    /// Filters; empty: those of all protocols of this box.
+    pub topics: Vec<String>,
+    /// 0 or 1.
+    pub qos: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -171,6 +204,24 @@ pub enum CameraTrust {
     Authority(PathBuf),
     /// SHA-256 of the certificate itself.
     Fingerprint([u8; 32]),
+}
+
+/// A device that sends its telemetry in datagrams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub device: DeviceId,
+    /// Where its datagrams come from; None: anywhere (only with a key).
+    pub address: Option<IpAddr>,
+    /// The port they come from; None: any.
+    pub from_port: Option<u16>,
+    /// Where they are heard, if not at `listen.datagram`.
+    pub listen: Option<SocketAddr>,
+    /// MAVLink system id.
+    pub sysid: u8,
+    /// MAVLink signing key: nothing else is believed then.
+    pub key: Option<SigningKey>,
+    /// It is off line when nothing came for so long.
+    pub silence: Duration,
 }
 
 /// A rule: a CEL condition over `report` and `track` that raises events.

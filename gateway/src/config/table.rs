@@ -141,6 +141,10 @@ impl<'t> Table<'t> {
         }
     }
 
+    pub fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
     pub fn optional(&mut self, key: &'static str) -> Option<Found<'t>> {
         self.known.push(key);
         let (name, value) = self.values.remove_entry(key)?;
@@ -191,6 +195,26 @@ impl<'t> Table<'t> {
             .collect()
     }
 
+    /// Everything that is left, by whatever names it has.
+    pub fn rest(self) -> Vec<(String, Found<'t>)> {
+        let (source, table) = (self.at.source, self.at);
+        let mut all: Vec<_> = self
+            .values
+            .into_iter()
+            .map(|(name, value)| {
+                let at = At {
+                    source,
+                    line: source.line_of(&name.span()),
+                    key: table.below(name.get_ref()),
+                };
+                let value = value.into_inner();
+                (name.into_inner().into_owned(), Found { at, value })
+            })
+            .collect();
+        all.sort_by_key(|(_, f)| f.at.line);
+        all
+    }
+
     /// Tells about the keys that are left.
     pub fn finish(self) {
         for (key, _) in &self.values {
@@ -232,6 +256,24 @@ impl<'t> Found<'t> {
     pub fn read<T>(self, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let at = self.at.clone();
         read(&self.text()?).map_err(|e| at.fault(e)).ok()
+    }
+
+    /// A text, a whole number or a flag, as text.
+    pub fn scalar(self) -> Option<String> {
+        match self.value {
+            DeValue::String(s) => Some(s.into_owned()),
+            DeValue::Integer(i) if i.radix() == 10 => Some(i.as_str().to_owned()),
+            DeValue::Boolean(b) => Some(b.to_string()),
+            _ => self.wrong("a text, a whole number, true or false"),
+        }
+    }
+
+    pub fn is_table(&self) -> bool {
+        matches!(self.value, DeValue::Table(_))
+    }
+
+    pub fn is_list(&self) -> bool {
+        matches!(self.value, DeValue::Array(_))
     }
 
     pub fn boolean(self) -> Option<bool> {

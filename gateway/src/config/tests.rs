@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use kerbside_codecs::telemetry::Datum;
+use kerbside_codecs::telemetry::mapping::{Number, Path as Where, Scale, Time, Topic};
+
 use super::load::load_with;
 use super::secret::Credentials;
 use super::{CameraTransport, CameraTrust, Checks, Config, ConfigFault, Rule, Tls};
@@ -492,6 +495,51 @@ sub_stream = "gate-2/main"
 }
 
 #[test]
+fn faults_of_the_broker() {
+    let told = faults(&[(
+        "gateway.toml",
+        "box_id = \"b\"\n[orders]\nhost = \"http://box\"\n[broker]\nurl = \"mqtt://u:p@box:1884\"\nusername = \"k\"\n\
+         topics = [\"a/#/b\"]\nqos = 2\nshare = \"a/b\"\n",
+    )]);
+    for (line, word) in [
+        (3, "orders.host"),
+        (5, "without a name or password"),
+        (7, "no topic filter"),
+        (8, "broker.qos"),
+        (9, "broker.share"),
+    ] {
+        let at = format!("gateway.toml:{line}:");
+        assert!(
+            told.iter().any(|f| f.starts_with(&at) && f.contains(word)),
+            "{word}: {told:?}"
+        );
+    }
+    let told = faults(&[(
+        "gateway.toml",
+        "box_id = \"b\"\n[broker]\nurl = \"mqtts://box\"\nusername = \"k\"\n",
+    )]);
+    assert!(
+        told[0].contains("ca_file") && told[1].contains("password_file"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_broker_needs_its_address_only() {
+    let dir = dir(&[(
+        "gateway.toml",
+        "box_id = \"b\"\n[broker]\nurl = \"mqtt://127.0.0.1\"\n",
+    )]);
+    let b = load(dir.path()).unwrap().broker.unwrap();
+    assert_eq!((b.host.as_str(), b.port, b.qos), ("127.0.0.1", 1883, 1));
+    assert_eq!(
+        (b.client_id.as_str(), b.share.as_deref()),
+        ("b", Some("kerbside"))
+    );
+    assert!(b.topics.is_empty() && b.ca_file.is_none());
+}
+
+#[test]
 fn faults_of_the_grid() {
     let text = "{\"type\": \"FeatureCollection\", \"features\": [\n{},\n{\"id\": \"bowtie\"}\n]}";
     assert_eq!(
@@ -530,6 +578,91 @@ fn secrets_come_from_credentials_or_files() {
     );
 }
 
+const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n";
+
+#[test]
+fn sources_of_datagrams() {
+    let text = r#"[[source]]
+device = "uav-7"
+address = "192.0.2.20:9000"
+sysid = 7
+
+[[source]]
+device = "uav-8"
+key_file = "secrets/uav-8"
+listen = "0.0.0.0:14551"
+silence_s = 3
+"#;
+    let dir = dir(&[
+        (
+            "gateway.toml",
+            "box_id = \"b\"\n[listen]\ndatagram = \"127.0.0.1:14550\"\n",
+        ),
+        ("devices.toml", text),
+        ("secrets/uav-8", KEY),
+    ]);
+    let c = load(dir.path()).unwrap();
+    assert_eq!(c.listen.datagram, "127.0.0.1:14550".parse().ok());
+    let [a, b] = &c.sources[..] else {
+        panic!("{:?}", c.sources);
+    };
+    assert_eq!(
+        (a.address, a.from_port),
+        ("192.0.2.20".parse().ok(), Some(9000))
+    );
+    assert_eq!((a.sysid, a.listen, a.key.is_none()), (7, None, true));
+    assert_eq!(b.listen, "0.0.0.0:14551".parse().ok());
+    assert_eq!(b.key.as_ref().unwrap().0[1], 0x11);
+    assert_eq!((b.address, b.sysid, b.silence.as_secs()), (None, 1, 3));
+}
+
+#[test]
+fn faults_of_sources() {
+    let text = r#"[[source]]
+device = "uav 7"
+address = "drone.example"
+sysid = 256
+
+[[source]]
+device = "uav-8"
+listen = "14551"
+
+[[source]]
+device = "uav-9"
+address = "192.0.2.20"
+key_file = "secrets/short"
+silence_s = 0
+"#;
+    let files = [GATEWAY, ("devices.toml", text), ("secrets/short", "0011")];
+    let found = faults(&files);
+    let all = found.join("\n");
+    for part in [
+        "devices.toml:2: source[0].device: ",
+        "devices.toml:3: source[0].address: \"drone.example\" is not where",
+        "devices.toml:4: source[0].sysid: is 256",
+        "devices.toml:1: source[0]: is heard nowhere",
+        "devices.toml:6: source[1]: says nothing by which it is known",
+        "devices.toml:8: source[1].listen: \"14551\" is not an address to listen at",
+        "devices.toml:10: source[2]: has a key that is not 64",
+        "devices.toml:10: source[2]: is heard nowhere",
+        "devices.toml:14: source[2].silence_s: is 0",
+    ] {
+        assert!(all.contains(part), "{part}\nis not in\n{all}");
+    }
+    assert_eq!(found.len(), 9, "{all}");
+    assert!(!all.contains("0011"), "a key was shown");
+    let same = "[[source]]\ndevice = \"a\"\naddress = \"192.0.2.1\"\n[[source]]\ndevice = \"b\"\naddress = \"192.0.2.1:9\"\n";
+    let port = (
+        "gateway.toml",
+        "box_id = \"b\"\n[listen]\ndatagram = \"127.0.0.1:14550\"\n",
+    );
+    let found = faults(&[port, ("devices.toml", same)]);
+    assert!(
+        found[0].starts_with("devices.toml:4: source[1]: cannot be told from the source at line 1"),
+        "{found:?}"
+    );
+}
+
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../configs")
@@ -542,6 +675,7 @@ fn the_shipped_configurations_load() {
         let c = load(&shipped(name)).unwrap_or_else(|f| panic!("{name}: {f:?}"));
         assert_eq!(c.rules.len(), 4);
         assert!(c.grid.is_some());
+        assert_eq!(c.formats.is_empty(), name.is_empty());
     }
 }
 
@@ -564,12 +698,16 @@ fn the_shown_defaults_are_the_defaults() {
     let shown = dir(&[
         ("gateway.toml", &example("gateway.toml")),
         ("devices.toml", &example("devices.toml")),
+        ("formats.toml", &example("formats.toml")),
         ("rules.toml", &example("rules.toml")),
         ("platforms.toml", &example("platforms.toml")),
         ("tls/cert.pem", "x"),
         ("tls/key.pem", "x"),
         ("tls/joint-ca.pem", "x"),
+        ("tls/broker-ca.pem", "x"),
+        ("secrets/broker", "x"),
         ("secrets/gate-1", "x"),
+        ("secrets/uav-7", KEY),
         ("secrets/joint-token", "x"),
         ("map/README", ""),
     ]);
@@ -581,7 +719,8 @@ fn the_shown_defaults_are_the_defaults() {
         ("c", "x"),
         (
             "devices.toml",
-            "[[camera]]\nstream = \"gate-1/main\"\nurl = \"rtsp://192.0.2.10/Streaming/Channels/101\"\n",
+            "[[camera]]\nstream = \"gate-1/main\"\nurl = \"rtsp://192.0.2.10/Streaming/Channels/101\"\n\
+             [[source]]\ndevice = \"uav-7\"\naddress = \"192.0.2.20\"\nlisten = \"0.0.0.0:14551\"\n",
         ),
         (
             "platforms.toml",
@@ -589,10 +728,12 @@ fn the_shown_defaults_are_the_defaults() {
         ),
     ]);
     let (shown, bare) = (load(shown.path()).unwrap(), load(bare.path()).unwrap());
+    let names: Vec<_> = shown.formats.iter().map(|f| &f.name).collect();
+    assert_eq!(names, ["acme"]);
     let same = |c: &Config| {
-        let (p, k) = (&c.platforms[0], &c.cameras[0]);
+        let (p, k, s) = (&c.platforms[0], &c.cameras[0], &c.sources[0]);
         format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
             c.listen,
             c.mqtt,
             c.streams,
@@ -603,8 +744,109 @@ fn the_shown_defaults_are_the_defaults() {
             p.kinds,
             k.url,
             k.on_demand,
-            (k.transport, k.linger, k.basic_auth, &c.tracks)
+            (k.transport, k.linger, k.basic_auth),
+            (s.sysid, s.silence, &c.tracks)
         )
     };
     assert_eq!(same(&shown), same(&bare));
+}
+
+#[test]
+fn formats_become_mappings() {
+    let dir = dir(&[
+        GATEWAY,
+        (
+            "formats.toml",
+            r#"
+[[format]]
+name = "acme"
+topic = "acme/{device}/pos"
+down = "acme/{device}/cmd"
+datum = "gcj02"
+positions = "points"
+[format.when]
+type = [1, "pos"]
+"head.ok" = true
+[format.fields]
+lat = "gps.lat"
+lon = { path = "gps.lon" }
+speed = { path = "spd", unit = "km/h" }
+battery = { path = "bat", unit = "0..1" }
+time = { path = "t", unit = "local", zone = "-03:30" }
+fix = { path = "valid", value = "A" }
+sos = "help"
+[format.properties]
+signal_dbm = "rssi"
+"#,
+        ),
+    ]);
+    let c = load(dir.path()).unwrap();
+    let [f] = &c.formats[..] else {
+        panic!("{:?}", c.formats);
+    };
+    let path = |p: &str| Where::parse(p).unwrap();
+    assert_eq!(f.name, "acme");
+    assert_eq!(f.topic, Topic::parse("acme/{device}/pos").unwrap());
+    assert!(f.down.is_some() && f.datum == Some(Datum::Gcj02));
+    assert_eq!(f.positions, Some(path("points")));
+    let tests: Vec<_> = f.when.iter().map(|t| (&t.path, t.values.len())).collect();
+    assert_eq!(tests, [(&path("type"), 2), (&path("head.ok"), 1)]);
+    let scale = |n: &Option<Number>| n.as_ref().unwrap().scale;
+    assert_eq!(scale(&f.fields.lon), Scale::Times(1.0));
+    assert_eq!(scale(&f.fields.speed), Scale::Times(1.0 / 3.6));
+    assert_eq!(scale(&f.fields.battery), Scale::Times(100.0));
+    let (_, time) = f.fields.time.as_ref().unwrap();
+    assert_eq!(*time, Time::Local { zone_min: -210 });
+    assert_eq!(f.fields.fix.as_ref().unwrap().values, ["A"]);
+    assert!(f.fields.sos.as_ref().unwrap().values.is_empty());
+    assert_eq!(f.properties, [("signal_dbm".to_owned(), path("rssi"))]);
+}
+
+#[test]
+fn faults_of_formats_have_their_lines() {
+    let told = faults(&[
+        GATEWAY,
+        (
+            "formats.toml",
+            r#"[[format]]
+name = "a b"
+topic = "thing/{device}/osd"
+down = "acme/+/{device}"
+datum = "cgcs"
+[format.when]
+"a..b" = 1.5
+[format.fields]
+lat = "gps.lat"
+speed = { path = "spd", unit = "knots" }
+time = { path = "t", unit = "local" }
+sos = { value = 1 }
+lenght = "x"
+[format.properties]
+"no name" = "x"
+[[format]]
+name = "b"
+topic = "acme/pos"
+"#,
+        ),
+    ]);
+    let expected = [
+        ("formats.toml:2: format[0].name", "not a valid"),
+        ("formats.toml:3: format[0].topic", "have a meaning already"),
+        ("formats.toml:4: format[0].down", "\"+\""),
+        ("formats.toml:5: format[0].datum", "gcj02"),
+        ("formats.toml:7: format[0].when.a..b", "empty name"),
+        ("formats.toml:8: format[0].fields", "needs both"),
+        ("formats.toml:10: format[0].fields.speed.unit", "\"kn\""),
+        ("formats.toml:11: format[0].fields.time.unit", "add zone"),
+        ("formats.toml:12: format[0].fields.sos.path", "is missing"),
+        ("formats.toml:13: format[0].fields.lenght", "unknown key"),
+        ("formats.toml:15: format[0].properties.no name", ""),
+        ("formats.toml:16: format[1]", "takes nothing"),
+        ("formats.toml:18: format[1].topic", "where the device id is"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, (place, reason)) in told.iter().zip(expected) {
+        assert!(told.starts_with(place), "{told} should be at {place}");
+        assert!(told.contains(reason), "{told} should say {reason}");
+    }
 }

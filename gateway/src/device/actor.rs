@@ -6,10 +6,12 @@ use std::sync::{Arc, LazyLock};
 use actix::{Actor, Context, Handler, Message, MessageResult, Response, ResponseFuture};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use kerbside_codecs::telemetry::{Decoded, Fault, Speaker, SubDevice};
+use kerbside_codecs::telemetry::order::Dialect;
+use kerbside_codecs::telemetry::{Decoded, Fault, Report, Said, Speaker, SubDevice};
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
+use super::orders::OrderBook;
 use super::state::{Open, Presence, Sent, State};
 use super::{Downlink, SUB_DEVICES_MAX, Uplink, downlink};
 use crate::ids::{DeviceId, SessionId, is_id};
@@ -40,6 +42,7 @@ pub(super) struct Wiring {
     pub registry: Registry,
     pub owner: Owner,
     pub decode: Decode,
+    pub orders: OrderBook,
 }
 
 /// Who owns a report once it is told.
@@ -146,6 +149,23 @@ impl DeviceActor {
         }
     }
 
+    fn decode(&self, up: &Uplink) -> Decoded {
+        if let Some(decoded) = &up.decoded {
+            return Decoded::clone(decoded);
+        }
+        let topology = self.topology.borrow();
+        let speaker = Speaker {
+            device: self.id.as_str(),
+            datum: self.state.device.datum,
+            aircraft: match (&**topology, self.state.device.kind) {
+                (_, DeviceKind::Drone) => Some(self.id.as_str()),
+                ([one], _) => Some(one),
+                _ => None,
+            },
+        };
+        (self.wiring.decode)(speaker, &up.topic, &up.payload, up.arrived.unix_ms)
+    }
+
     /// Sets whom this device speaks for. A device that is registered itself is only believed to hang on another one
     /// when it is a drone of the same unit: else any dock could move anybody's marker.
     fn announce(&self, subs: &[SubDevice]) {
@@ -162,6 +182,9 @@ impl DeviceActor {
             .collect();
         if allowed.len() < subs.len() {
             tracing::debug!(device = %self.id, announced = subs.len(), allowed = allowed.len(), "some announced sub-devices were refused");
+        }
+        for sub in allowed.iter().filter_map(|s| DeviceId::parse(s).ok()) {
+            self.wiring.orders.listening(&sub);
         }
         self.topology.send_replace(allowed);
     }
@@ -217,6 +240,15 @@ impl Actor for DeviceActor {
     }
 }
 
+/// An aircraft that went with its dock, or left it.
+fn absent(sn: &str) -> Report {
+    Report {
+        device: sn.to_owned(),
+        online: Some(false),
+        ..Report::default()
+    }
+}
+
 fn count(faults: &[Fault]) {
     for f in faults {
         FAULTS.with_label_values(&[f.name()]).inc();
@@ -235,11 +267,7 @@ impl Handler<Hear> for DeviceActor {
     type Result = Response<Result<(), Refused>>;
 
     fn handle(&mut self, Hear { session, up }: Hear, _: &mut Self::Context) -> Self::Result {
-        let speaker = Speaker {
-            device: self.id.as_str(),
-            datum: self.state.device.datum,
-        };
-        let mut decoded = (self.wiring.decode)(speaker, &up.topic, &up.payload, up.arrived.unix_ms);
+        let mut decoded = self.decode(&up);
         count(&decoded.faults);
         for r in &decoded.reports {
             count(&r.faults);
@@ -251,17 +279,37 @@ impl Handler<Hear> for DeviceActor {
             .sum::<usize>();
         self.state.heard(up.arrived, decoded.faults.len() + parts);
         if let Some(subs) = &decoded.topology {
+            let before = self.topology.borrow().clone();
             self.announce(subs);
             // Nor may it introduce whom it may not speak for.
             let allowed = self.topology.borrow().clone();
             decoded
                 .reports
                 .retain(|r| r.device == self.id.as_str() || allowed.contains(&r.device));
+            let gone = before.iter().filter(|sn| !allowed.contains(sn));
+            decoded.reports.extend(gone.map(|sn| absent(sn)));
+        }
+        for r in &mut decoded.reports {
+            if r.device != self.id.as_str() {
+                // Of whom it speaks, is there.
+                r.online.get_or_insert(true);
+            } else if self.state.is_online() {
+                // Its sessions say whether it is there: the last will of the one before is of no weight.
+                r.online = None;
+            }
         }
         let useful = !decoded.reports.is_empty()
             || !decoded.replies.is_empty()
+            || !decoded.answers.is_empty()
             || decoded.topology.is_some()
             || decoded.faults.is_empty();
+        for mut answer in decoded.answers.drain(..) {
+            // That a service was started is not that it did its work: the stream tells.
+            if answer.said == Said::Read && Dialect::of_topic(&up.topic) == Some(Dialect::Dji) {
+                answer.said = Said::Delivered;
+            }
+            self.wiring.orders.answer(&self.id, answer);
+        }
         let facts = self.facts(&mut decoded, up.arrived);
         let down = self.state.queue(session);
         let owner = self.wiring.owner.clone();
@@ -269,11 +317,9 @@ impl Handler<Hear> for DeviceActor {
         let conclude = move || {
             for reply in replies {
                 match &down {
-                    Some(down) => down.push(Downlink {
-                        topic: reply.topic,
-                        payload: reply.payload.into(),
-                        qos: 1,
-                    }),
+                    Some(down) => {
+                        down.push(Downlink::new(reply.topic, reply.payload.into(), 1));
+                    }
                     None => downlink::dropped("session_ended"),
                 }
             }
@@ -326,9 +372,21 @@ impl Handler<End> for DeviceActor {
 
     fn handle(&mut self, End(session): End, _: &mut Self::Context) -> Self::Result {
         let presence = self.state.close(session);
-        let fact = self.presence(presence);
+        let mut facts: Vec<Fact> = self.presence(presence).into_iter().collect();
+        if presence == Presence::Offline {
+            let aircraft = self.topology.borrow().clone();
+            let mut gone = Decoded {
+                reports: aircraft.iter().map(|sn| absent(sn)).collect(),
+                ..Decoded::default()
+            };
+            facts.extend(self.facts(&mut gone, crate::clock::Now::read()));
+        }
         let owner = self.wiring.owner.clone();
-        Box::pin(async move { tell_presence(&owner, fact).await })
+        Box::pin(async move {
+            for fact in facts {
+                tell_presence(&owner, Some(fact)).await;
+            }
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 //! message is the cause and is set aside, or the device would kill its actor with the same message for ever.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,11 +13,13 @@ use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
 use actix_rt::ArbiterHandle;
 use kerbside_codecs::telemetry::Codecs;
+use kerbside_codecs::telemetry::order::Dialect;
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGaugeVec};
 use tokio::sync::watch;
 
 use super::actor::{Begin, Decode, DeviceActor, End, Hear, Owner, Say, Topology, Wiring};
+use super::orders::OrderBook;
 use super::state::{Open, Sent};
 use super::{Downlink, Downlinks, Uplink};
 use crate::ids::{DeviceId, SessionId};
@@ -80,6 +83,8 @@ struct Inner {
 struct Seat {
     id: DeviceId,
     topology: watch::Sender<Topology>,
+    /// How it speaks, as it showed: 0 not yet, 1 ours, 2 DJI.
+    dialect: AtomicU8,
     kept: Mutex<Kept>,
 }
 
@@ -95,20 +100,31 @@ struct Kept {
 
 impl Fleet {
     /// Must be called inside the actix system, whose thread the actors then live on.
-    pub fn start(registry: Registry, picture: Picture, codecs: Arc<Codecs>) -> Self {
+    pub fn start(
+        registry: Registry,
+        picture: Picture,
+        codecs: Arc<Codecs>,
+        orders: OrderBook,
+    ) -> Self {
         let decode: Decode = Arc::new(move |speaker, topic, payload, arrived_ms| {
             codecs.decode(speaker, topic, payload, arrived_ms)
         });
-        Self::with(registry, Owner::Picture(picture), decode)
+        Self::with(registry, Owner::Picture(picture), decode, orders)
     }
 
-    pub(super) fn with(registry: Registry, owner: Owner, decode: Decode) -> Self {
+    pub(super) fn with(
+        registry: Registry,
+        owner: Owner,
+        decode: Decode,
+        orders: OrderBook,
+    ) -> Self {
         let revocations = registry.revocations();
         let inner = Arc::new(Inner {
             wiring: Wiring {
                 registry,
                 owner,
                 decode,
+                orders,
             },
             arbiter: actix_rt::Arbiter::current(),
             seats: Mutex::default(),
@@ -170,6 +186,13 @@ impl Fleet {
         }
     }
 
+    /// A device that is registered, and may speak without a session: it then says what was wrong with its messages.
+    pub fn introduce(&self, device: &registry::Device) {
+        if let Ok(id) = DeviceId::parse(&device.id) {
+            self.seat(&id, device);
+        }
+    }
+
     /// Hands over a message. Ok: the picture owns it, and the outbox has the event it raised.
     ///
     /// # Errors
@@ -184,6 +207,7 @@ impl Fleet {
             up.shed("no_session");
             return Err(NotOwned::Refused);
         };
+        self.note_dialect(&seat, &up.topic);
         let hear = || Hear {
             session,
             up: up.clone(),
@@ -206,11 +230,65 @@ impl Fleet {
     ///
     /// # Errors
     /// [`Unreachable`].
-    pub async fn send(&self, device: &DeviceId, down: Downlink) -> Result<(), Unreachable> {
+    pub async fn send(&self, device: &DeviceId, down: Downlink) -> Result<Sent, Unreachable> {
         let seat = self.find(device).ok_or(Unreachable)?;
         match self.ask(&seat, || Say(down.clone())).await {
-            Some(Sent::Live(_) | Sent::Kept) => Ok(()),
+            Some(sent @ (Sent::Live(_) | Sent::Kept)) => Ok(sent),
             Some(Sent::Nowhere) | None => Err(Unreachable),
+        }
+    }
+
+    /// Who has the session for this device: itself, or the dock that announced it as its aircraft.
+    pub fn speaker_of(&self, device: &DeviceId) -> Option<DeviceId> {
+        let own = self.find(device);
+        if own.as_ref().is_some_and(|s| s.is_online()) {
+            return Some(device.clone());
+        }
+        let seats = self.0.seats.lock();
+        let dock = seats.values().find(|s| {
+            s.topology.borrow().iter().any(|sub| sub == device.as_str()) && s.is_online()
+        });
+        dock.map(|s| s.id.clone())
+            .or_else(|| own.map(|s| s.id.clone()))
+    }
+
+    /// Has the device a live session of its own?
+    pub fn is_online(&self, device: &DeviceId) -> bool {
+        self.find(device).is_some_and(|s| s.is_online())
+    }
+
+    /// How the device speaks; None: it said nothing yet.
+    pub fn dialect(&self, device: &DeviceId) -> Option<Dialect> {
+        match self.find(device)?.dialect.load(Ordering::Relaxed) {
+            1 => Some(Dialect::Kerbside),
+            2 => Some(Dialect::Dji),
+            _ => None,
+        }
+    }
+
+    /// The device listens: to what it subscribed to, orders may be sent now, to itself and to its aircraft.
+    pub fn listening(&self, device: &DeviceId) {
+        let orders = &self.0.wiring.orders;
+        orders.listening(device);
+        let Some(seat) = self.find(device) else {
+            return;
+        };
+        for sub in seat.topology.borrow().iter() {
+            if let Ok(sub) = DeviceId::parse(sub) {
+                orders.listening(&sub);
+            }
+        }
+    }
+
+    fn note_dialect(&self, seat: &Seat, topic: &str) {
+        let spoken = match Dialect::of_topic(topic) {
+            None => return,
+            Some(Dialect::Kerbside) => 1,
+            Some(Dialect::Dji) => 2,
+        };
+        if seat.dialect.load(Ordering::Relaxed) != spoken {
+            seat.dialect.store(spoken, Ordering::Relaxed);
+            self.0.wiring.orders.listening(&seat.id);
         }
     }
 
@@ -225,6 +303,7 @@ impl Fleet {
             Arc::new(Seat {
                 id: id.clone(),
                 topology: watch::Sender::new(Topology::default()),
+                dialect: AtomicU8::new(0),
                 kept: Mutex::new(Kept {
                     device: device.clone(),
                     sessions: Vec::new(),
@@ -284,6 +363,12 @@ impl Fleet {
             };
             tokio::time::sleep(wait).await;
         }
+    }
+}
+
+impl Seat {
+    fn is_online(&self) -> bool {
+        !self.kept.lock().sessions.is_empty()
     }
 }
 

@@ -1,11 +1,12 @@
 //! One actor per device, and the fleet that replaces dead ones.
 //!
-//! Here: which sessions a device has, decoding what it says, handing its reports to the picture, taking commands down
+//! Here: which sessions a device has, decoding what it says, handing its reports to the picture, taking messages and orders down
 //! to it, living on when its actor dies. Not here: how devices connect (`listen`), what reports mean (`picture`).
 
 mod actor;
 mod downlink;
 mod fleet;
+pub mod orders;
 mod state;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -16,6 +17,7 @@ mod uplink;
 pub(crate) use downlink::dropped as downlink_dropped;
 pub use downlink::{Downlink, Downlinks};
 pub use fleet::{Busy, Fleet, NotOwned, Opened, Unreachable};
+pub use state::Sent;
 pub use uplink::Uplink;
 
 /// Live sessions of one device.

@@ -101,6 +101,11 @@ impl State {
         self.faults += faults as u64;
     }
 
+    /// Has it a live session?
+    pub fn is_online(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Protocols of the live sessions.
     pub fn protocols(&self) -> Vec<&'static str> {
         self.open.iter().map(|o| o.protocol).collect()
@@ -116,11 +121,14 @@ impl State {
 
     /// To every live session; without any to those that may come back.
     pub fn send(&self, d: &Downlink) -> Sent {
-        for o in &self.open {
+        let hearing = self.open.iter().filter(|o| !o.down.is_deaf());
+        let mut sessions = 0;
+        for o in hearing {
             o.down.push(d.clone());
+            sessions += 1;
         }
-        if !self.open.is_empty() {
-            return Sent::Live(self.open.len());
+        if sessions > 0 {
+            return Sent::Live(sessions);
         }
         let mut kept = Sent::Nowhere;
         if d.qos > 0 {
@@ -152,11 +160,11 @@ mod tests {
     }
 
     fn order() -> Downlink {
-        Downlink {
-            topic: "kerbside/v1/bc-01/down/x".into(),
-            payload: Bytes::from_static(b"{}"),
-            qos: 1,
-        }
+        Downlink::new(
+            "kerbside/v1/bc-01/down/x".into(),
+            Bytes::from_static(b"{}"),
+            1,
+        )
     }
 
     #[test]
@@ -183,6 +191,20 @@ mod tests {
             Some(Presence::Same)
         );
         assert_eq!(s.open.len(), SESSIONS_MAX);
+    }
+
+    #[test]
+    fn who_only_speaks_is_not_reached() {
+        let mut s = State::new(device(), Vec::new());
+        let deaf = Open {
+            down: Downlinks::deaf(),
+            ..session()
+        };
+        s.open(device(), deaf.clone(), None);
+        assert_eq!(s.send(&order()), Sent::Nowhere);
+        let hearing = session();
+        s.open(device(), hearing, None);
+        assert_eq!(s.send(&order()), Sent::Live(1));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Fleet;
 use super::actor::Owner;
+use super::orders::OrderBook;
 use crate::picture::Fact;
 use crate::registry::Registry;
 
@@ -47,7 +48,12 @@ pub(crate) fn fleet(registry: Registry) -> (Fleet, Desk) {
     }
     let (tx, rx) = mpsc::channel(64);
     (
-        Fleet::with(registry, Owner::Desk(tx), Arc::new(decode_or_die)),
+        Fleet::with(
+            registry,
+            Owner::Desk(tx),
+            Arc::new(decode_or_die),
+            OrderBook::default(),
+        ),
         Desk(rx),
     )
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use tokio::time::{Duration, timeout};
 
 use super::testing::{Desk, fleet};
-use super::{Busy, Downlink, Downlinks, Fleet, NotOwned, Unreachable, Uplink};
+use super::{Busy, Downlink, Downlinks, Fleet, NotOwned, Sent, Unreachable, Uplink};
 use crate::clock::Now;
 use crate::ids::{DeviceId, SessionId};
 use crate::picture::Fact;
@@ -107,15 +107,11 @@ async fn the_death_of_an_actor_disturbs_nobody_and_is_survived() {
     // The successor knows the session: messages and orders go on.
     let next = y.fleet.message(&da, sa, report("a", FIX));
     assert_eq!(timeout(Duration::from_secs(5), next).await.unwrap(), Ok(()));
-    let order = Downlink {
-        topic: "kerbside/v1/a/down/x".into(),
-        payload: "{}".into(),
-        qos: 1,
-    };
+    let order = Downlink::new("kerbside/v1/a/down/x".into(), "{}".into(), 1);
     y.fleet.send(&da, order.clone()).await.unwrap();
     assert_eq!(down.pop(), Some(order.clone()));
     y.fleet.close(&da, sa).await;
-    assert_eq!(y.fleet.send(&db, order).await, Ok(()));
+    assert_eq!(y.fleet.send(&db, order).await, Ok(Sent::Live(1)));
 }
 
 #[actix::test]
@@ -173,6 +169,74 @@ async fn a_dock_speaks_for_aircraft_but_not_for_others() {
 }
 
 #[actix::test]
+async fn the_fast_channel_is_the_aircrafts_until_it_leaves() {
+    let mut y = yard();
+    let dock = y.add("dock-1", DeviceKind::Dock, None);
+    let dev = id(&dock);
+    let topology = |subs: &str| {
+        let topo = format!(r#"{{"method":"update_topo","data":{{"sub_devices":[{subs}]}}}}"#);
+        say("sys/product/dock-1/status", &topo)
+    };
+    let ups = [
+        topology(r#"{"sn":"uav-1","domain":0,"type":67}"#),
+        say(
+            "thing/product/dock-1/drc/up",
+            r#"{"method":"osd_info_push","data":{"latitude":37.69,"longitude":112.75}}"#,
+        ),
+        topology(""),
+        topology(r#"{"sn":"uav-1","domain":0,"type":67}"#),
+    ];
+    let fleet = y.fleet.clone();
+    drop(actix_rt::spawn(async move {
+        let (session, _) = open(&fleet, &dock).await;
+        for up in ups {
+            fleet.message(&dev, session, up).await.unwrap();
+        }
+        fleet.close(&dev, session).await;
+    }));
+    let mut heard = Vec::new();
+    while heard.len() < 8 {
+        let (report, owned) = y.desk.report().await;
+        owned.send(true).unwrap();
+        heard.push((report.device, report.online, report.fix.is_some()));
+    }
+    let of = |d: &str, online, has_fix| (d.to_owned(), online, has_fix);
+    assert_eq!(
+        heard,
+        [
+            of("dock-1", None, false),
+            of("uav-1", Some(true), false),
+            of("uav-1", Some(true), true),
+            of("dock-1", None, false),
+            of("uav-1", Some(false), false),
+            of("dock-1", None, false),
+            of("uav-1", Some(true), false),
+            // It goes with its dock.
+            of("uav-1", Some(false), false),
+        ]
+    );
+}
+
+#[actix::test]
+async fn a_last_will_counts_when_no_session_is_left() {
+    let mut y = yard();
+    let d = y.add("a", DeviceKind::Bodycam, None);
+    let will = || say("kerbside/v1/a/online", r#"{"online":false}"#);
+    let (fleet, dev) = (y.fleet.clone(), id(&d));
+    drop(actix_rt::spawn(async move {
+        let (session, _) = open(&fleet, &d).await;
+        fleet.message(&dev, session, will()).await.unwrap();
+        fleet.close(&dev, session).await;
+        fleet.message(&dev, session, will()).await.unwrap();
+    }));
+    for expected in [None, Some(false)] {
+        let (report, owned) = y.desk.report().await;
+        owned.send(true).unwrap();
+        assert_eq!(report.online, expected);
+    }
+}
+
+#[actix::test]
 async fn a_revoked_device_has_no_actor_left() {
     let y = yard();
     let d = y.add("a", DeviceKind::Bodycam, None);
@@ -189,11 +253,7 @@ async fn a_revoked_device_has_no_actor_left() {
         }
     };
     timeout(Duration::from_secs(5), gone).await.unwrap();
-    let order = Downlink {
-        topic: "t".into(),
-        payload: "".into(),
-        qos: 0,
-    };
+    let order = Downlink::new("t".into(), "".into(), 0);
     assert_eq!(y.fleet.send(&id(&d), order).await, Err(Unreachable));
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use kerbside_codecs::telemetry::Decoded;
 
 use crate::clock::Now;
 use crate::ledger::MESSAGES;
@@ -15,6 +16,8 @@ pub struct Uplink {
     pub topic: Arc<str>,
     pub payload: Bytes,
     pub arrived: Now,
+    /// By whoever heard it, where that needs what was said before; else the device's actor decodes it.
+    pub decoded: Option<Arc<Decoded>>,
     entry: Arc<Entry>,
 }
 
@@ -27,6 +30,7 @@ impl Uplink {
             topic,
             payload,
             arrived,
+            decoded: None,
             entry: Arc::new(Entry(AtomicBool::new(false))),
         }
     }
@@ -35,6 +39,13 @@ impl Uplink {
     pub fn delivered(&self) {
         if self.entry.end() {
             MESSAGES.delivered(1);
+        }
+    }
+
+    /// It adds to what the next one says, or came too soon after the last.
+    pub fn conflated(&self) {
+        if self.entry.end() {
+            MESSAGES.conflated(1);
         }
     }
 

@@ -206,6 +206,9 @@ impl State {
                 d
             }
         };
+        if let Some(online) = report.online {
+            d.online = online;
+        }
         d.heard = now.mono;
         d.count(&report.faults);
         let old = d.track.is_older(report.device_time_ms, now);

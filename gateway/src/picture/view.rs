@@ -149,9 +149,15 @@ pub fn event_change(event: &Event, deliveries: &[Delivery]) -> Change {
     }
 }
 
+/// Most items fit into this.
+const JSON_BYTES: usize = 768;
+
 fn json(v: &impl Serialize) -> String {
+    let mut out = Vec::with_capacity(JSON_BYTES);
     // Only maps with keys that are no text can fail, and there are none.
-    serde_json::to_string(v).unwrap_or_else(|e| {
+    let written = serde_json::to_writer(&mut out, v).map_err(|e| e.to_string());
+    let text = written.and_then(|()| String::from_utf8(out).map_err(|e| e.to_string()));
+    text.unwrap_or_else(|e| {
         tracing::error!(error = %e, "an item of the picture could not be written");
         "{}".to_owned()
     })

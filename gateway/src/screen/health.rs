@@ -16,7 +16,7 @@ use super::serve::Client;
 /// Conditions for being ready, each with the reason while it is not met. Starts with one: the gateway is starting.
 pub struct Ready {
     unmet: Mutex<BTreeMap<&'static str, String>>,
-    /// What works worse than it should; the gateway is ready all the same.
+    /// What does not work although the gateway is ready.
     degraded: Mutex<BTreeMap<&'static str, String>>,
 }
 
@@ -46,26 +46,20 @@ impl Ready {
         }
     }
 
-    /// Says that something works worse than it should, in words for operators, or that it works again (None).
-    pub fn degrade(&self, what: &'static str, reason: Option<&str>) {
+    /// Says that something works (None), or not, without which the gateway does the rest of its work.
+    pub fn degrade(&self, what: &'static str, why: Option<&str>) {
         let mut all = self.degraded.lock();
-        let before = match reason {
-            Some(reason) => all.insert(what, reason.to_owned()),
+        match why {
+            Some(why) => all.insert(what, why.to_owned()),
             None => all.remove(what),
         };
-        drop(all);
-        match (before, reason) {
-            (None, Some(reason)) => tracing::warn!(what, reason, "degraded"),
-            (Some(_), None) => tracing::info!(what, "as it should be again"),
-            _ => {}
-        }
     }
 
-    /// One line for each thing that works worse than it should.
+    /// One line for each thing that does not work.
     pub fn degraded(&self) -> Vec<String> {
         let all = self.degraded.lock();
         all.iter()
-            .map(|(what, why)| format!("degraded: {what}: {why}"))
+            .map(|(name, why)| format!("degraded: {name}: {why}"))
             .collect()
     }
 
@@ -125,5 +119,10 @@ mod tests {
         assert_eq!(ready.unmet(), ["outbox: the disk is full"]);
         ready.set("outbox", None);
         assert!(ready.unmet().is_empty());
+        ready.degrade("broker", Some("away"));
+        assert!(ready.unmet().is_empty(), "it is ready all the same");
+        assert_eq!(ready.degraded(), ["degraded: broker: away"]);
+        ready.degrade("broker", None);
+        assert!(ready.degraded().is_empty());
     }
 }

@@ -12,6 +12,7 @@ mod headers;
 mod health;
 mod login;
 mod map;
+mod orders;
 mod serve;
 mod snapshot;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::device::orders::{Orders, Passes};
 use crate::history::History;
 use crate::media::Snapshots;
 use crate::outbox::Outbox;
@@ -62,6 +64,7 @@ pub struct Screen {
     /// None: no history is kept.
     pub history: Option<History>,
     pub ready: Arc<Ready>,
+    pub orders: Orders,
     pub config: Arc<Config>,
 }
 
@@ -103,8 +106,12 @@ pub fn router(screen: Screen) -> Router {
         feed_places: Arc::new(Semaphore::new(feed::FEEDS_MAX)),
         feed_write_timeout: feed::WRITE_TIMEOUT,
     });
-    let video = screen.webrtc.map_or_else(Router::new, |w| video(w, &room));
-    routes(room, video)
+    let passes = screen.orders.passes.clone();
+    let more = orders::router(screen.orders, &room);
+    let video = screen
+        .webrtc
+        .map_or_else(Router::new, |w| video(w, passes, &room));
+    routes(room, video.merge(more))
 }
 
 /// WHIP for devices and WHEP for users. A user comes by token, or by the cookie of the console.
@@ -112,11 +119,12 @@ pub fn router(screen: Screen) -> Router {
     clippy::result_large_err,
     reason = "a refusal is the whole answer, made once a request"
 )]
-fn video(webrtc: WebRtc, room: &Arc<Room>) -> Router {
+fn video(webrtc: WebRtc, passes: Passes, room: &Arc<Room>) -> Router {
     let whip = whip::router(whip::Whip {
         webrtc: webrtc.clone(),
         registry: room.registry.clone(),
         guard: room.guard.clone(),
+        passes,
     });
     let asked = room.clone();
     let auth: whep::Auth = Arc::new(move |headers, peer| {

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION,
@@ -25,6 +25,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
 use serde_json::json;
 
+use crate::device::orders::Passes;
 use crate::ids::StreamId;
 use crate::registry::{Guard, Principal, Registry, Verdict};
 use crate::webrtc::{Answer, OfferError, Patched, WebRtc};
@@ -42,6 +43,8 @@ pub struct Whip {
     pub webrtc: WebRtc,
     pub registry: Registry,
     pub guard: Arc<Guard>,
+    /// For devices that cannot send their password.
+    pub passes: Passes,
 }
 
 pub fn router(state: Whip) -> Router {
@@ -58,11 +61,18 @@ pub fn router(state: Whip) -> Router {
 async fn offer(
     State(s): State<Whip>,
     Path((device, camera)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
     extensions: Extensions,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Response> {
-    let who = s.device(&device, &headers, &extensions)?;
+    let passed = stream(&device, &camera)
+        .ok()
+        .and_then(|stream| s.passed(&stream, query.as_deref()));
+    let who = match passed {
+        Some(who) => who,
+        None => s.device(&device, &headers, &extensions)?,
+    };
     let stream = stream(&device, &camera)?;
     let sdp = sdp(&headers, &body)?;
     let answer = s.webrtc.whip(&stream, sdp, who).await;
@@ -91,6 +101,14 @@ async fn trickle(
 }
 
 impl Whip {
+    /// The device of the stream, if the address has a pass for it (`?pass=`, from an order).
+    fn passed(&self, stream: &StreamId, query: Option<&str>) -> Option<Principal> {
+        let pass = query?.split('&').find_map(|p| p.strip_prefix("pass="))?;
+        let is_valid = self.passes.is_valid(pass, stream, Instant::now());
+        let device = self.registry.device(stream.device.as_str())?;
+        is_valid.then_some(Principal::Device(device))
+    }
+
     /// The device of the path, if the request has its password.
     fn device(
         &self,

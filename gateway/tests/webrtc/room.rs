@@ -99,6 +99,7 @@ impl Room {
             webrtc: webrtc.clone(),
             registry: registry.clone(),
             guard,
+            passes: Default::default(),
         }))
         .merge(
             Router::new()

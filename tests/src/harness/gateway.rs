@@ -26,6 +26,8 @@ pub struct Setup {
     pub rules: String,
     /// Text of `grid.geojson`.
     pub grid: Option<String>,
+    /// Text of `formats.toml`.
+    pub formats: Option<String>,
     /// Further text of `gateway.toml`, after `[listen]`.
     pub more: String,
     /// Open the TLS ports too; with `[tls]` in `more`, or with the gateway's own certificate.
@@ -177,6 +179,9 @@ impl Gateway {
         if let Some(grid) = &setup.grid {
             write("grid.geojson", grid);
         }
+        if let Some(formats) = &setup.formats {
+            write("formats.toml", formats);
+        }
         Gateway {
             dir,
             state,
@@ -291,7 +296,8 @@ impl Gateway {
         }
     }
 
-    fn add(&self, words: &[&str], secret: &str) -> String {
+    /// Adds somebody with a command (`device add ID …`); the secret under that key of the answer, which is kept.
+    pub fn add(&self, words: &[&str], secret: &str) -> String {
         let told = self
             .cli(words)
             .unwrap_or_else(|fault| panic!("kerbside {words:?}: {fault}"));

@@ -388,14 +388,14 @@ async fn a_full_disk_refuses_events_visibly_and_video_goes_on() {
 }
 
 /// Writes until nothing fits any more.
-fn fill(path: &std::path::Path) {
+pub(crate) fn fill(path: &std::path::Path) {
     use std::io::Write;
     let mut file = std::fs::File::create(path).unwrap();
     let block = [0u8; 4_096];
     while file.write_all(&block).is_ok() {}
 }
 
-struct Unmount(String);
+pub(crate) struct Unmount(pub String);
 
 impl Drop for Unmount {
     fn drop(&mut self) {

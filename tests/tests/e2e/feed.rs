@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kerbside_sim::harness::{Feed, Gateway, Setup};
+use kerbside_sim::harness::{Feed, Gateway, Setup, eventually};
 use serde_json::Value;
 
 use crate::crash::{Caller, call};
@@ -249,4 +249,79 @@ async fn the_feed_wants_a_login_and_ends_with_it() {
         .expect("the feed of a revoked user ends");
     let again = Feed::connect(&gateway, &token, None).await.unwrap_err();
     assert!(again.contains("401"), "{again}");
+}
+
+#[tokio::test]
+async fn a_screen_gets_the_part_it_asks_for_and_nothing_restricted_without_the_grant() {
+    let gateway = Gateway::start(Setup::default()).await;
+    gateway.device("uav-1", "drone", None);
+    for (id, more) in [("bc-01", "--agency=traffic"), ("covert-1", "--restricted")] {
+        gateway.add(
+            &["device", "add", id, "--kind", "bodycam", more, "--json"],
+            "password",
+        );
+    }
+    let plain = gateway.user("eve", "operator");
+    let commander = [
+        "user",
+        "add",
+        "max",
+        "--role",
+        "commander",
+        "--restricted",
+        "--json",
+    ];
+    let granted = gateway.add(&commander, "token");
+
+    let ids = |picture: &Value| -> Vec<String> {
+        let all = picture["devices"].as_array().expect("devices").iter();
+        let mut ids: Vec<String> = all
+            .map(|d| d["id"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        ids.sort();
+        ids
+    };
+    let (gateway, ids) = (&gateway, &ids);
+    let seen = |token: &str, part: &str| {
+        let (token, path) = (token.to_owned(), format!("/api/v1/picture{part}"));
+        async move {
+            let (status, picture) = gateway.get(&path, &token).await;
+            assert_eq!(status, 200, "{path}: {picture}");
+            ids(&picture)
+        }
+    };
+    // The gateway looks at the registry a few times a second.
+    eventually(LIMIT, "all are known", || async {
+        (seen(&granted, "").await == ["bc-01", "covert-1", "uav-1"]).then_some(())
+    })
+    .await;
+    assert_eq!(seen(&plain, "").await, ["bc-01", "uav-1"]);
+    assert_eq!(seen(&granted, "?kind=bodycam").await, ["bc-01", "covert-1"]);
+    assert_eq!(
+        seen(&plain, "?kind=bodycam,drone&agency=traffic").await,
+        ["bc-01"]
+    );
+    assert_eq!(
+        seen(&plain, "?bbox=112,37,113,38").await,
+        [""; 0],
+        "nobody has a position"
+    );
+    let (status, why) = gateway.get("/api/v1/picture?bbox=1,2,3", &plain).await;
+    assert_eq!(status, 400, "{why}");
+
+    let mut feed = Feed::open(gateway, &plain).await;
+    assert!(!feed.devices.contains_key("covert-1"));
+    call(gateway, "covert-1", "help").await;
+    call(gateway, "bc-01", "help").await;
+    feed.until(LIMIT, "the open event", |feed| {
+        (!feed.events.is_empty()).then_some(())
+    })
+    .await;
+    let (_, events) = gateway.get("/api/v1/events", &plain).await;
+    let (_, all) = gateway.get("/api/v1/events", &granted).await;
+    let count = |v: &Value| v["events"].as_array().map_or(0, Vec::len);
+    assert_eq!((count(&events), count(&all)), (1, 2));
+    assert!(!events.to_string().contains("covert-1"));
+    let (_, list) = gateway.get("/api/v1/picture", &plain).await;
+    assert!(!list.to_string().contains("covert-1"), "{list}");
 }

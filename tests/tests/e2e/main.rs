@@ -3,11 +3,15 @@
 //! Build the gateway first (`cargo build -p kerbside`; `make test` does), or name it in `KERBSIDE_BIN`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod answers;
 mod bad_input;
+mod broker;
 mod browser;
 mod codecs;
 mod crash;
+mod datagram;
 mod delivery;
+mod device_json;
 mod feed;
 mod flood;
 mod grid;
@@ -16,6 +20,7 @@ mod isolation;
 mod mqtt;
 mod netem;
 mod ops;
+mod orders;
 mod picture;
 mod raw_rtsp;
 mod rtsp;

@@ -182,6 +182,32 @@ export const en = {
     },
   },
 
+  orders: {
+    title: 'Orders',
+    text: 'Message to the bearer',
+    send: 'Send',
+    camera: 'Camera (main)',
+    liveStart: 'Start live video',
+    liveStop: 'Stop',
+    refused: (words: string) => `Not accepted: ${words}`,
+    state: {
+      accepted: 'accepted',
+      waiting: 'waiting for the device',
+      sent: 'sent',
+      delivered: 'delivered',
+      read: 'read / done',
+      refused: 'refused',
+      expired: 'expired',
+    },
+    kind: {
+      message: 'Message',
+      dispatch: 'Dispatch',
+      live_start: 'Live video',
+      live_stop: 'Stop video',
+      report_interval: 'Report interval',
+    },
+  },
+
   sos: {
     title: 'SOS',
     show: 'Show',

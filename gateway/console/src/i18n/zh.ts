@@ -183,6 +183,32 @@ export const zh: Dictionary = {
     },
   },
 
+  orders: {
+    title: '指令',
+    text: '发给持有人的消息',
+    send: '发送',
+    camera: '摄像机（main）',
+    liveStart: '开启直播',
+    liveStop: '停止',
+    refused: (words) => `未被接受：${words}`,
+    state: {
+      accepted: '已受理',
+      waiting: '等待设备上线',
+      sent: '已发出',
+      delivered: '已送达',
+      read: '已读/已执行',
+      refused: '被拒绝',
+      expired: '已过期',
+    },
+    kind: {
+      message: '消息',
+      dispatch: '派遣',
+      live_start: '直播',
+      live_stop: '停止直播',
+      report_interval: '上报间隔',
+    },
+  },
+
   sos: {
     title: '求救',
     show: '查看',

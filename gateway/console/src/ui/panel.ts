@@ -7,6 +7,7 @@ import type { Tracked } from '../store';
 import type { Context } from './context';
 import { arrange, h, iconButton, label, setAttribute, setText } from './dom';
 import { kindIcon, sign } from './icons';
+import { OrderBox } from './orders';
 import { VideoTile } from './video';
 
 const EVENTS_SHOWN = 6;
@@ -35,6 +36,7 @@ export class DevicePanel {
   private device: string | null = null;
   private camera: string | null = null;
   private video: VideoTile | null = null;
+  private readonly orders: OrderBox;
   private readonly tile = h('div', { class: 'video-place' });
 
   constructor(
@@ -42,6 +44,7 @@ export class DevicePanel {
     private readonly onFollow: (on: boolean) => void,
     private readonly onEvent: (id: string) => void,
   ) {
+    this.orders = new OrderBox(context);
     this.sosTag = label('span', { class: 'tag sos' }, (t) => t.panel.sos);
     this.noEvents = label('p', { class: 'rows-foot' }, (t) => t.panel.noEvents);
     bindAttribute(this.cameras, 'aria-label', (t) => t.video.camera);
@@ -59,6 +62,7 @@ export class DevicePanel {
       this.tile,
       list,
       this.faults,
+      this.orders.root,
       label('h3', {}, (t) => t.panel.events),
       this.events,
       this.noEvents,
@@ -98,6 +102,7 @@ export class DevicePanel {
   /** Once a second. */
   tick(): void {
     this.video?.tick();
+    if (this.device !== null) this.orders.tick();
     const tracked = this.device === null ? undefined : this.context.store.devices.get(this.device);
     if (tracked !== undefined) this.drawAge(tracked.fixMs);
   }
@@ -107,6 +112,7 @@ export class DevicePanel {
     this.video = null;
     this.device = null;
     this.camera = null;
+    this.orders.show(null);
     this.tile.replaceChildren();
   }
 
@@ -115,6 +121,7 @@ export class DevicePanel {
     this.device = device.id;
     this.video = new VideoTile();
     this.tile.replaceChildren(this.video.root);
+    this.orders.show(device.id);
     this.icon.replaceChildren(kindIcon(device.kind));
     this.scroll.scrollTop = 0;
   }

@@ -87,19 +87,28 @@ impl Down {
             .map(|(_, q)| *q)
             .max();
         let Some(granted) = granted else {
+            if let Some(r) = &d.receipt {
+                r.note("the device does not listen to its orders");
+            }
             return Delivery::NotSubscribed;
         };
         let qos = d.qos.min(granted);
         let v = takes.version;
-        if write::publish_len(v, &d.topic, &d.payload, qos) > takes.packet_bytes_max as usize {
+        if write::publish_len(v, &d, qos) > takes.packet_bytes_max as usize {
+            if let Some(r) = &d.receipt {
+                r.refused("it is larger than what the device takes");
+            }
             return Delivery::TooLarge;
         }
+        if let Some(r) = &d.receipt {
+            r.written();
+        }
         if qos == 0 {
-            write::publish(out, v, &d.topic, &d.payload, 0, 0, false);
+            write::publish(out, v, &d, 0, 0, false);
             return Delivery::Written;
         }
         let id = self.free_id();
-        write::publish(out, v, &d.topic, &d.payload, qos, id, false);
+        write::publish(out, v, &d, qos, id, false);
         let stage = Stage::Sent { down: d, qos };
         self.flying.push_back(Flying { id, stage });
         Delivery::Written
@@ -117,7 +126,8 @@ impl Down {
 
     /// PUBACK: done. One that does not fit is ignored, as a client may answer twice after a resume.
     pub fn puback(&mut self, id: u16) {
-        self.remove(|f| f.id == id && matches!(f.stage, Stage::Sent { qos: 1, .. }));
+        let done = self.remove(|f| f.id == id && matches!(f.stage, Stage::Sent { qos: 1, .. }));
+        taken_by_device(done.as_ref().map(|f| &f.stage));
     }
 
     /// PUBREC: the client has it (or refused it, v5).
@@ -128,26 +138,39 @@ impl Down {
             .find(|f| f.id == id && !matches!(f.stage, Stage::Sent { qos: 1, .. }));
         match found {
             Some(f) if taken => {
+                taken_by_device(Some(&f.stage));
                 f.stage = Stage::Released;
                 write::ack(out, version, Ack::Pubrel, id, reason::SUCCESS);
             }
-            Some(_) => self.remove(|f| f.id == id),
+            Some(_) => {
+                let refused = self.remove(|f| f.id == id);
+                if let Some(Stage::Sent { down, .. }) = refused.map(|f| f.stage)
+                    && let Some(r) = &down.receipt
+                {
+                    r.refused("the device refused the message (PUBREC)");
+                }
+            }
             None => write::ack(out, version, Ack::Pubrel, id, reason::PACKET_ID_NOT_FOUND),
         }
     }
 
     /// PUBCOMP: done.
     pub fn pubcomp(&mut self, id: u16) {
-        self.remove(|f| f.id == id && matches!(f.stage, Stage::Released));
+        drop(self.remove(|f| f.id == id && matches!(f.stage, Stage::Released)));
     }
 
-    fn remove(&mut self, which: impl Fn(&Flying) -> bool) {
-        if let Some(at) = self.flying.iter().position(which) {
-            self.flying.remove(at);
-        }
+    fn remove(&mut self, which: impl Fn(&Flying) -> bool) -> Option<Flying> {
+        let at = self.flying.iter().position(which)?;
+        let gone = self.flying.remove(at);
         if self.flying.is_empty() {
             self.flying = VecDeque::new();
         }
+        gone
+    }
+
+    /// Does the client listen to anything?
+    pub fn is_listening(&self) -> bool {
+        !self.subscriptions.is_empty()
     }
 
     /// After a resume: everything under way once more, in order (v5 §4.4).
@@ -155,11 +178,19 @@ impl Down {
         for f in &self.flying {
             match &f.stage {
                 Stage::Sent { down, qos } => {
-                    write::publish(out, version, &down.topic, &down.payload, *qos, f.id, true);
+                    write::publish(out, version, down, *qos, f.id, true);
                 }
                 Stage::Released => write::ack(out, version, Ack::Pubrel, f.id, reason::SUCCESS),
             }
         }
+    }
+}
+
+fn taken_by_device(stage: Option<&Stage>) {
+    if let Some(Stage::Sent { down, .. }) = stage
+        && let Some(r) = &down.receipt
+    {
+        r.acknowledged();
     }
 }
 
@@ -192,11 +223,7 @@ mod tests {
     };
 
     fn order(topic: &str, qos: u8) -> Downlink {
-        Downlink {
-            topic: topic.into(),
-            payload: Bytes::from_static(b"go"),
-            qos,
-        }
+        Downlink::new(topic.into(), Bytes::from_static(b"go"), qos)
     }
 
     #[test]

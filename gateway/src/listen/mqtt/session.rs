@@ -40,6 +40,8 @@ pub(super) struct Session {
     down: Down,
     aliases: Vec<Option<Arc<str>>>,
     expiry_asked: Option<Duration>,
+    /// It began to listen since [`Self::poll_listening`].
+    listens: bool,
     /// Bytes for the client, in order.
     pub out: BytesMut,
 }
@@ -59,6 +61,7 @@ impl Session {
             codecs,
             takes,
             up: Up::new(takes.version, receive_max, received),
+            listens: down.is_listening(),
             down,
             aliases: Vec::new(),
             expiry_asked: None,
@@ -147,6 +150,7 @@ impl Session {
         if w.filter.starts_with("$share/") {
             reason::SHARED_NOT_SUPPORTED
         } else if self.codecs.may_subscribe(self.device.as_str(), &w.filter) {
+            self.listens = true;
             self.down.subscribe(w.filter, w.qos)
         } else {
             reason::NOT_AUTHORIZED
@@ -170,6 +174,11 @@ impl Session {
             Delivery::NotSubscribed => downlink_dropped("not_subscribed"),
             Delivery::TooLarge => downlink_dropped("too_large"),
         }
+    }
+
+    /// True once after the client subscribed, or came back to its subscriptions.
+    pub fn poll_listening(&mut self) -> bool {
+        std::mem::take(&mut self.listens)
     }
 
     /// After CONNACK of a resumed session.

@@ -154,80 +154,79 @@ struct Connection<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Runs until something ends the connection; with the asker if that was a take-over.
     ///
-    /// What is waited for is made once and kept: a message passes this loop three times, and a `select!` would make
-    /// and drop all of it each time.
+    /// What is waited for is made once and kept, and one wake-up goes as far as it can: a `select!` around each step
+    /// would make, poll and drop all of it several times a message.
     async fn run(
         &mut self,
         revocations: watch::Receiver<u64>,
         shutdown: &mut watch::Receiver<bool>,
     ) -> (End, Option<TakeOver>) {
         let registry = self.shared.registry.clone();
-        let revoked = pin!(revoked(registry, self.a.principal.clone(), revocations));
-        let stopping = pin!(async {
+        let mut revoked = pin!(revoked(registry, self.a.principal.clone(), revocations));
+        let mut stopping = pin!(async {
             // The sender lives as long as the gateway.
             let _ = shutdown.wait_for(|stop| *stop).await;
         });
-        let mut ends = Ends { revoked, stopping };
         let queue = Arc::clone(&self.a.queue);
         let mut pushed = pin!(queue.pushed());
         let mut timer = pin!(sleep_until(self.deadline()));
-        loop {
-            if let Err(end) = self.work() {
-                return (end, None);
+        poll_fn(|cx| {
+            // First what ends the connection: a client that never pauses must not outlast it.
+            if let Poll::Ready(asker) = Pin::new(&mut self.a.taken_over).poll(cx) {
+                return Poll::Ready((End::TakenOver, asker.ok()));
             }
-            let reads = self.a.session.wants_packets();
-            let sends = self.a.session.wants_downlinks();
-            let woken = poll_fn(|cx| {
-                // First what ends the connection: a client that never pauses must not outlast it.
-                if let Poll::Ready(asker) = Pin::new(&mut self.a.taken_over).poll(cx) {
-                    return Poll::Ready(Woken::Over(End::TakenOver, asker.ok()));
+            if revoked.as_mut().poll(cx).is_ready() {
+                return Poll::Ready((End::Revoked, None));
+            }
+            if stopping.as_mut().poll(cx).is_ready() {
+                return Poll::Ready((End::ShuttingDown, None));
+            }
+            loop {
+                match self.advance(cx) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(end) => return Poll::Ready((end, None)),
                 }
-                if let Some(end) = ends.poll(cx) {
-                    return Poll::Ready(Woken::Over(end, None));
-                }
-                if let Some(handing) = &mut self.handing
-                    && let Poll::Ready(outcome) = handing.as_mut().poll(cx)
-                {
-                    return Poll::Ready(Woken::Handed(outcome));
-                }
-                let out = &mut self.a.session.out;
-                let io = poll_io(
-                    &mut self.io,
-                    &mut self.inbuf,
-                    out,
-                    &mut self.flushing,
-                    reads,
-                    cx,
-                );
-                if let Poll::Ready(done) = io {
-                    return Poll::Ready(Woken::Moved(done));
-                }
-                if sends && pushed.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Woken::Pushed);
-                }
-                timer.as_mut().poll(cx).map(|()| Woken::Time)
-            });
-            let result = match woken.await {
-                Woken::Over(end, asker) => return (end, asker),
-                Woken::Handed(outcome) => {
-                    self.handing = None;
-                    self.a.session.handle_outcome(outcome)
-                }
-                Woken::Moved(done) => self.after_io(&done),
-                Woken::Pushed => {
+                if self.a.session.wants_downlinks() && pushed.as_mut().poll(cx).is_ready() {
                     pushed.set(queue.pushed());
-                    Ok(())
+                    continue;
                 }
-                Woken::Time => self.check_time(reads),
-            };
-            if let Err(end) = result {
-                return (end, None);
-            }
-            let stalls = !self.a.session.out.is_empty();
-            if timer.is_elapsed() || (stalls && timer.deadline() > Instant::now() + WRITE_STALL_MAX)
-            {
+                let stalls = !self.a.session.out.is_empty();
+                if stalls && timer.deadline() > Instant::now() + WRITE_STALL_MAX {
+                    timer.as_mut().reset(self.deadline());
+                }
+                ready!(timer.as_mut().poll(cx));
+                if let Err(end) = self.check_time(self.a.session.wants_packets()) {
+                    return Poll::Ready((end, None));
+                }
                 timer.as_mut().reset(self.deadline());
             }
+        })
+        .await
+    }
+
+    /// One step of work, if there is any; the tokio budget of this wake-up bounds how many there are.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        self.work()?;
+        if let Some(handing) = &mut self.handing
+            && let Poll::Ready(outcome) = handing.as_mut().poll(cx)
+        {
+            self.handing = None;
+            self.a.session.handle_outcome(outcome)?;
+            return Ok(true);
+        }
+        let reads = self.a.session.wants_packets();
+        let out = &mut self.a.session.out;
+        match poll_io(
+            &mut self.io,
+            &mut self.inbuf,
+            out,
+            &mut self.flushing,
+            reads,
+            cx,
+        ) {
+            Poll::Ready(done) => self.after_io(&done).map(|()| true),
+            Poll::Pending => Ok(false),
         }
     }
 
@@ -244,6 +243,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if self.inbuf.is_empty() {
             self.inbuf = BytesMut::new();
+        }
+        if self.a.session.poll_listening() {
+            self.shared.fleet.listening(&self.a.device);
         }
         self.hand_over()?;
         while self.a.session.wants_downlinks()
@@ -393,31 +395,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
         }
-    }
-}
-
-/// What a connection was woken by.
-enum Woken {
-    Over(End, Option<TakeOver>),
-    Handed(Outcome),
-    Moved(io::Result<Moved>),
-    Pushed,
-    Time,
-}
-
-/// What ends a connection from outside.
-struct Ends<'a, R, S> {
-    revoked: Pin<&'a mut R>,
-    stopping: Pin<&'a mut S>,
-}
-
-impl<R: Future<Output = ()>, S: Future<Output = ()>> Ends<'_, R, S> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Option<End> {
-        if self.revoked.as_mut().poll(cx).is_ready() {
-            return Some(End::Revoked);
-        }
-        let stopping = self.stopping.as_mut().poll(cx).is_ready();
-        stopping.then_some(End::ShuttingDown)
     }
 }
 

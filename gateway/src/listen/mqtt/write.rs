@@ -3,6 +3,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::packet::Version;
+use crate::device::Downlink;
 
 /// v5 reason codes of PUBACK and PUBREC (§3.4.2.1).
 pub(super) mod reason {
@@ -132,37 +133,43 @@ pub(super) fn disconnect_v5(out: &mut BytesMut, reason: u8) {
 }
 
 /// Bytes of a PUBLISH on the wire.
-pub(super) fn publish_len(version: Version, topic: &str, payload: &[u8], qos: u8) -> usize {
-    let body = publish_body_len(version, topic, payload, qos);
+pub(super) fn publish_len(version: Version, d: &Downlink, qos: u8) -> usize {
+    let body = publish_body_len(version, d, qos);
     1 + length_len(body) + body
 }
 
-fn publish_body_len(version: Version, topic: &str, payload: &[u8], qos: u8) -> usize {
-    2 + topic.len()
-        + if qos > 0 { 2 } else { 0 }
-        + usize::from(version == Version::V5)
-        + payload.len()
+fn publish_body_len(version: Version, d: &Downlink, qos: u8) -> usize {
+    let props = match version {
+        Version::V311 => 0,
+        Version::V5 => 1 + if d.left_s.is_some() { 5 } else { 0 },
+    };
+    2 + d.topic.len() + if qos > 0 { 2 } else { 0 } + props + d.payload.len()
 }
 
 pub(super) fn publish(
     out: &mut BytesMut,
     version: Version,
-    topic: &str,
-    payload: &[u8],
+    d: &Downlink,
     qos: u8,
     id: u16,
     again: bool,
 ) {
     out.put_u8(0x30 | qos << 1 | u8::from(again) << 3);
-    put_length(out, publish_body_len(version, topic, payload, qos));
-    put_text(out, topic);
+    put_length(out, publish_body_len(version, d, qos));
+    put_text(out, &d.topic);
     if qos > 0 {
         out.put_u16(id);
     }
-    if version == Version::V5 {
-        out.put_u8(0);
+    match d.left_s {
+        _ if version == Version::V311 => {}
+        None => out.put_u8(0),
+        Some(s) => {
+            // Message Expiry Interval (§3.3.2.3.3).
+            out.put_slice(&[5, 0x02]);
+            out.put_u32(s);
+        }
     }
-    out.put_slice(payload);
+    out.put_slice(&d.payload);
 }
 
 /// Two bytes of length, then the text. Topics and client ids are bounded far below 64 kB.
@@ -236,11 +243,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_publish_reads_back(topic in "[a-z/]{1,40}", payload in proptest::collection::vec(any::<u8>(), 0..300), qos in 0u8..3, id in 1u16.., v5: bool) {
+        fn a_publish_reads_back(topic in "[a-z/]{1,40}", payload in proptest::collection::vec(any::<u8>(), 0..300), qos in 0u8..3, id in 1u16.., v5: bool, left_s: Option<u32>) {
             let version = if v5 { Version::V5 } else { Version::V311 };
             let mut out = BytesMut::new();
-            publish(&mut out, version, &topic, &payload, qos, id, true);
-            prop_assert_eq!(out.len(), publish_len(version, &topic, &payload, qos));
+            let d = Downlink { left_s, ..Downlink::new(topic.clone(), payload.clone().into(), qos) };
+            publish(&mut out, version, &d, qos, id, true);
+            prop_assert_eq!(out.len(), publish_len(version, &d, qos));
             let frame = packet::next_frame(&mut out, 1 << 20).unwrap().unwrap();
             let packet::Packet::Publish(p) = packet::packet(version, &frame).unwrap() else {
                 panic!("not a publish");

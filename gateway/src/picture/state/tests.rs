@@ -311,6 +311,27 @@ fn revoked_devices_go_and_stay_away() {
 }
 
 #[test]
+fn an_aircraft_that_left_its_dock_is_off_line() {
+    let mut s = Scene::new();
+    let mut say = |online, registered: Option<registry::Device>| {
+        let report = Report {
+            device: "uav-1".into(),
+            online,
+            ..Report::default()
+        };
+        s.owned(Fact::Report {
+            report,
+            registered: registered.map(Into::into),
+            arrived: s.now,
+        });
+        s.device()["online"] == true
+    };
+    let drone = || Some(registry::Device::new("uav-1", DeviceKind::Drone));
+    assert!(say(Some(true), None) && !say(Some(false), None) && say(None, None));
+    assert!(!say(Some(false), drone()) && !say(None, drone()) && say(Some(true), drone()));
+}
+
+#[test]
 fn announced_aircraft_are_bounded_and_forgotten() {
     let mut s = Scene::new();
     for i in 0..ANNOUNCED_MAX + 5 {

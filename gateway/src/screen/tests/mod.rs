@@ -103,7 +103,10 @@ async fn open() -> House {
             .ok()
         })
         .unwrap();
-    let router = routes(room.clone(), video(webrtc, &room));
+    let router = routes(
+        room.clone(),
+        video(webrtc, crate::device::orders::Passes::default(), &room),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let served = tokio::spawn(serve(listener, None, router.clone(), stopping));

@@ -18,11 +18,7 @@ async fn a_second_connection_takes_over_with_the_session() {
     assert_eq!(one.next().await, Some(vec![0xe0, 1, 0x8e]));
     assert_eq!(one.next().await, None);
     assert_eq!(ack[2], 1, "session present");
-    let order = Downlink {
-        topic: "kerbside/v1/d/down/go".into(),
-        payload: "{}".into(),
-        qos: 1,
-    };
+    let order = Downlink::new("kerbside/v1/d/down/go".into(), "{}".into(), 1);
     let device = DeviceId::parse("d").unwrap();
     y.fleet.send(&device, order.clone()).await.unwrap();
     let p = two.next().await.unwrap();
