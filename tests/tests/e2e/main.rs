@@ -16,6 +16,7 @@ mod feed;
 mod flood;
 mod grid;
 mod health;
+mod history;
 mod isolation;
 mod mqtt;
 mod netem;
@@ -26,7 +27,6 @@ mod raw_rtsp;
 mod rtsp;
 mod snapshot;
 mod tls;
-mod tracks;
 mod uplink;
 mod webrtc;
 
