@@ -1,10 +1,15 @@
 //! Positions on the earth: datums, distances, polygons. Degrees and metres; WGS-84 unless a name says otherwise.
 //!
-//! Here: conversion of the Chinese datums, distance, point in polygon. Not here: GeoJSON (gateway `picture/grid.rs`).
+//! Here: conversion of the Chinese datums, distance, point in polygon, corridors. Not here: GeoJSON (gateway
+//! `picture/grid`).
+
+mod corridor;
 
 use std::f64::consts::PI;
 
 use crate::telemetry::Datum;
+
+pub use corridor::Corridor;
 
 /// Mean radius of the earth, metres (IUGG).
 const EARTH_RADIUS_M: f64 = 6_371_008.8;
@@ -205,14 +210,20 @@ impl Area {
 
     /// Metres to the nearest border, inside or outside; on a plane that touches at the point, fit for a city.
     pub fn border_distance_m(&self, lat: f64, lon: f64) -> f64 {
-        let east_m = DEGREE_M * lat.to_radians().cos();
-        let plane = |p: (f64, f64)| ((p.1 - lon) * east_m, (p.0 - lat) * DEGREE_M);
-        self.polygons
-            .iter()
-            .flat_map(|p| &p.rings)
-            .flat_map(|r| edges(r))
+        let plane = plane_at((lat, lon));
+        self.edges()
             .map(|(a, b)| origin_to_segment(plane(a), plane(b)))
             .fold(f64::INFINITY, f64::min)
+    }
+
+    /// The polygons, each its outer ring and then its holes.
+    pub fn polygons(&self) -> impl Iterator<Item = &[Ring]> {
+        self.polygons.iter().map(|p| &*p.rings)
+    }
+
+    /// The edges of all rings, holes too.
+    pub fn edges(&self) -> impl Iterator<Item = (Point, Point)> + '_ {
+        self.polygons().flatten().flat_map(|r| edges(r))
     }
 
     /// Square degrees of the outer rings: to tell which of two areas is the finer.
@@ -231,9 +242,17 @@ impl Area {
     }
 }
 
-type Point = (f64, f64);
+/// `(lat, lon)`, degrees.
+pub type Point = (f64, f64);
 
-fn edges(ring: &[Point]) -> impl Iterator<Item = (Point, Point)> + '_ {
+/// A plane in metres (east, north) that touches the earth at a point, fit for a city.
+pub fn plane_at(at: Point) -> impl Fn(Point) -> Point {
+    let east_m = DEGREE_M * at.0.to_radians().cos();
+    move |p| ((p.1 - at.1) * east_m, (p.0 - at.0) * DEGREE_M)
+}
+
+/// The edges of a closed ring.
+pub fn edges(ring: &[Point]) -> impl Iterator<Item = (Point, Point)> + '_ {
     ring.iter()
         .copied()
         .zip(ring.iter().copied().cycle().skip(1))

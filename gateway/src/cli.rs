@@ -180,6 +180,14 @@ fn run(cli: &Cli) -> Result<(), Failed> {
 fn check(cli: &Cli) -> Result<(), Failed> {
     let config = load(cli, Reading::ToCheck)?;
     say("ok")?;
+    if let Some(Ok(grid)) = config.grid.as_deref().map(Grid::parse) {
+        for warning in grid.warnings() {
+            say(&format!(
+                "warning: {}: {warning}",
+                config.grid_file.display()
+            ))?;
+        }
+    }
     if config.tls == Tls::SelfSigned
         && let Some(told) = crate::tls::own(&cli.state)
     {

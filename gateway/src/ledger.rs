@@ -66,6 +66,8 @@ impl Account {
 pub static MESSAGES: LazyLock<Account> = LazyLock::new(|| Account::open("message"));
 /// Events on their way to one platform each. Delivered: acknowledged by it.
 pub static EVENTS: LazyLock<Account> = LazyLock::new(|| Account::open("event"));
+/// Points of tracks on their way into the history. Delivered: on disk.
+pub static POINTS: LazyLock<Account> = LazyLock::new(|| Account::open("point"));
 /// Frames offered to one reader each.
 pub static FRAMES: LazyLock<Account> = LazyLock::new(|| Account::open("frame"));
 /// Changes of the picture offered to one screen each.

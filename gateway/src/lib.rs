@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod device;
 pub mod event;
+pub mod history;
 pub mod ids;
 pub mod ledger;
 pub mod listen;

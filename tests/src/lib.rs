@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+pub mod city;
 pub mod demo;
 pub mod fleet;
 pub mod harness;

@@ -1,7 +1,7 @@
-//! Arguments → one of: fleet, platform, demo.
+//! Arguments → one of: fleet, platform, demo, grid.
 
 use clap::{Parser, Subcommand};
-use kerbside_sim::{demo, fleet, platform};
+use kerbside_sim::{city, demo, fleet, platform};
 
 #[derive(Parser)]
 #[command(
@@ -22,6 +22,8 @@ enum Command {
     Platform(platform::PlatformArgs),
     /// Start a gateway with a configuration, a platform and a fleet, and stop them together.
     Demo(demo::DemoArgs),
+    /// Print the grid of the demonstration's city as GeoJSON.
+    Grid,
 }
 
 fn main() -> std::process::ExitCode {
@@ -46,6 +48,10 @@ fn main() -> std::process::ExitCode {
                     Command::Fleet(args) => fleet::run(args).await,
                     Command::Platform(args) => platform::run(args).await,
                     Command::Demo(args) => demo::run(args).await,
+                    Command::Grid => {
+                        print!("{}", city::geojson());
+                        Ok(())
+                    }
                 }
             });
             runtime.shutdown_timeout(std::time::Duration::from_secs(2));

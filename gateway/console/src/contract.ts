@@ -116,6 +116,8 @@ export interface FeedMessage {
   events: EventItem[];
   /** `device:ID`, `stream:ID` or `event:ID` of items that are no more. */
   gone?: string[];
+  /** Version of the grid in force. */
+  grid?: string;
 }
 
 export interface Me {
@@ -126,7 +128,8 @@ export interface Me {
 
 /** Properties of the features of `GET /api/v1/grid`. */
 export interface GridProperties {
-  type: 'cell' | 'zone';
+  /** street, community, grid, cell: units of the city's tree; zone, corridor: any other area. */
+  type: 'street' | 'community' | 'grid' | 'cell' | 'zone' | 'corridor';
   id: string;
   name?: string | null;
   level?: string | number | null;
@@ -149,6 +152,7 @@ export function parseFeedMessage(text: string): FeedMessage | null {
     epoch: m.epoch,
     seq: m.seq,
     now_ms: m.now_ms,
+    ...(typeof m.grid === 'string' ? { grid: m.grid } : {}),
     devices: Array.isArray(m.devices) ? m.devices : [],
     streams: Array.isArray(m.streams) ? m.streams : [],
     events: Array.isArray(m.events) ? m.events : [],

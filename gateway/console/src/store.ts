@@ -33,6 +33,8 @@ export class Store {
   me: Me | null = null;
   /** Where the feed stands; what `since=` resumes from. */
   cursor: { epoch: string; seq: number } | null = null;
+  /** Version of the grid that the gateway uses; null: it does not say. */
+  gridVersion: string | null = null;
   selected: string | null = null;
 
   private newestFirst: EventItem[] | null = null;
@@ -51,6 +53,7 @@ export class Store {
     if (message.devices.length > 0) this.revisions.devices++;
     if (message.streams.length > 0) this.revisions.streams++;
     this.cursor = { epoch: message.epoch, seq: message.seq };
+    this.gridVersion = message.grid ?? this.gridVersion;
     this.notify();
   }
 

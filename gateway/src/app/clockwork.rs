@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
+use super::reload;
 use crate::config::Config;
+use crate::history::History;
 use crate::ids::DeviceId;
 use crate::notify;
 use crate::outbox::Outbox;
@@ -21,6 +23,7 @@ pub async fn start(
     picture: &Picture,
     streams: &Streams,
     outbox: &Outbox,
+    history: Option<&History>,
     ready: &Arc<Ready>,
 ) -> (Vec<JoinHandle<()>>, PictureGone) {
     for fact in fixed_cameras(config) {
@@ -33,8 +36,14 @@ pub async fn start(
             picture.clone(),
             streams.clone(),
             outbox.clone(),
+            history.cloned(),
             ready.clone(),
             gone,
+        )),
+        actix_rt::spawn(reload::grid(
+            config.grid_file.clone(),
+            picture.clone(),
+            ready.clone(),
         )),
         actix_rt::spawn(accounts(registry.clone(), picture.clone(), streams.clone())),
         actix_rt::spawn(stream_changes(picture.clone(), streams.clone())),
@@ -78,6 +87,7 @@ async fn ticks(
     picture: Picture,
     streams: Streams,
     outbox: Outbox,
+    history: Option<History>,
     ready: Arc<Ready>,
     _gone: tokio::sync::oneshot::Sender<()>,
 ) {
@@ -90,6 +100,8 @@ async fn ticks(
             return;
         }
         ready.set("outbox", outbox.fault().as_deref());
+        let fault = history.as_ref().and_then(History::fault);
+        ready.degrade("tracks", fault.as_deref());
         // Reached only when the picture's actor answered.
         notify::watchdog();
     }

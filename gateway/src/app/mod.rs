@@ -4,6 +4,7 @@
 
 mod clockwork;
 mod places;
+mod reload;
 mod sockets;
 
 use std::path::Path;
@@ -20,10 +21,11 @@ use tokio::time::timeout;
 use crate::config::{Config, Source, Tls};
 use crate::device::Fleet;
 use crate::device::orders::{OrderBook, Orders};
+use crate::history::History;
 use crate::ids::DeviceId;
 use crate::listen::{broker, datagram, mqtt, pull, rtsp};
 use crate::outbox::Outbox;
-use crate::picture::{Grid, Picture, Rules};
+use crate::picture::{GridFile, Picture, Rules};
 use crate::registry::{Guard, Registry};
 use crate::screen::{self, Ready, Screen};
 use crate::stream::{Fanout, Streams};
@@ -69,14 +71,26 @@ async fn serve(
     let streams = Streams::new(config.streams.clone());
     let fanout = Fanout::start(std::thread::available_parallelism().map_or(2, usize::from))
         .context("the fan-out threads could not be started")?;
-    let grid = Grid::parse(config.grid.as_deref().unwrap_or(EMPTY_GRID)).map_err(|faults| {
+    let grid = GridFile::parse(config.grid.as_deref()).map_err(|faults| {
         anyhow::anyhow!("grid.geojson: {faults:?}; run `kerbside check` for all faults")
     })?;
+    reload::told(&config.grid_file, &grid.grid);
+    let history = match config.tracks.retention_days {
+        0 => None,
+        _ => Some(History::open(state_dir, &config.tracks)?),
+    };
     let rules = Rules::compile(&config.rules).map_err(|e| anyhow::anyhow!("rules.toml: {e:?}"))?;
     let recent = outbox.recent(200, None).await?;
     let restricted = registry.devices().into_iter().filter(|d| d.restricted);
     let restricted = restricted.filter_map(|d| DeviceId::parse(&d.id).ok());
-    let picture = Picture::start(grid, rules, outbox.clone(), recent, restricted);
+    let picture = Picture::start(
+        grid,
+        rules,
+        outbox.clone(),
+        recent,
+        history.clone(),
+        restricted,
+    );
     let formats: Vec<&str> = config.formats.iter().map(|f| &*f.name).collect();
     if !formats.is_empty() {
         tracing::info!(?formats, "formats of vendors");
@@ -126,6 +140,7 @@ async fn serve(
         outbox: outbox.clone(),
         streams: streams.clone(),
         webrtc: webrtc.clone(),
+        history: history.clone(),
         ready: ready.clone(),
         orders: orders.clone(),
         config: config.clone(),
@@ -229,8 +244,16 @@ async fn serve(
         )));
     }
 
-    let (works, picture_gone) =
-        clockwork::start(&config, &registry, &picture, &streams, &outbox, &ready).await;
+    let (works, picture_gone) = clockwork::start(
+        &config,
+        &registry,
+        &picture,
+        &streams,
+        &outbox,
+        history.as_ref(),
+        &ready,
+    )
+    .await;
     ready.set("start", None);
     notify::ready();
     tracing::info!(box_id = config.box_id, listen = ?config.listen, "ready");
@@ -267,6 +290,9 @@ async fn serve(
         );
     }
     outbox.close().await;
+    if let Some(h) = history {
+        finished("tracks", vec![io.spawn_blocking(move || h.close())]).await;
+    }
     finished("orders", vec![io.spawn_blocking(move || book.close())]).await;
     tracing::info!("stopped");
     Ok(())
@@ -276,8 +302,6 @@ async fn serve(
 fn is_asked(config: &Config, key: &str) -> bool {
     !config.listen.unasked.contains(&key)
 }
-
-const EMPTY_GRID: &str = r#"{"type":"FeatureCollection","features":[]}"#;
 
 fn routes(config: &Config) -> Vec<(String, Vec<String>)> {
     config

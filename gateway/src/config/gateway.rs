@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::secret::Credentials;
 use super::table::{At, Source, Table};
-use super::{Broker, Listen, Mqtt, Rtsp, Tls, WebRtc};
+use super::{Broker, Listen, Mqtt, Rtsp, Tls, Tracks, WebRtc};
 use crate::stream::StreamsLimits;
 
 /// What `gateway.toml` says. Values that were faulty hold their default: the faults stop the start.
@@ -21,6 +21,7 @@ pub(super) struct Gateway {
     pub rtsp: Rtsp,
     pub streams: StreamsLimits,
     pub webrtc: WebRtc,
+    pub tracks: Tracks,
     pub drain_max: Duration,
     pub orders_host: Option<String>,
     pub map_dir: Option<PathBuf>,
@@ -51,6 +52,16 @@ impl Default for WebRtc {
         Self {
             announce: Vec::new(),
             sessions_max: 2048,
+        }
+    }
+}
+
+impl Default for Tracks {
+    fn default() -> Self {
+        Self {
+            retention_days: 30,
+            mb_max: 2048,
+            keep_every: Duration::from_secs(10),
         }
     }
 }
@@ -103,6 +114,7 @@ pub(super) fn read(source: &Source, credentials: &Credentials) -> Gateway {
     let rtsp = rtsp(top.table("rtsp"));
     let streams = streams(top.table("streams"));
     let webrtc = webrtc(top.table("webrtc"));
+    let tracks = tracks(top.table("tracks"));
     let orders_host = orders(top.table("orders"));
     top.finish();
     Gateway {
@@ -114,6 +126,7 @@ pub(super) fn read(source: &Source, credentials: &Credentials) -> Gateway {
         rtsp,
         streams,
         webrtc,
+        tracks,
         drain_max,
         orders_host,
         map_dir,
@@ -309,6 +322,17 @@ fn webrtc(mut t: Table<'_>) -> WebRtc {
     };
     t.finish();
     webrtc
+}
+
+fn tracks(mut t: Table<'_>) -> Tracks {
+    let d = Tracks::default();
+    let tracks = Tracks {
+        retention_days: integer(&mut t, "retention_days", 0, 3650, d.retention_days),
+        mb_max: integer(&mut t, "mb_max", 16, 1 << 20, d.mb_max),
+        keep_every: seconds(&mut t, "keep_every_s", 0, 3600, d.keep_every),
+    };
+    t.finish();
+    tracks
 }
 
 fn orders(mut t: Table<'_>) -> Option<String> {

@@ -1,7 +1,16 @@
 //! Where a feature of a GeoJSON text stands: faults of the grid name the feature, people look for a line.
 
+/// Line and key of the `number`-th feature, as faults are told.
+pub(super) fn place(text: &str, number: usize) -> (usize, String) {
+    let key = match number {
+        0 => "grid".to_owned(),
+        n => format!("features[{}]", n - 1),
+    };
+    (line(text, number), key)
+}
+
 /// Line of the `number`-th feature (from 1); for 0, the text as a whole: where it stops being JSON, or its first line.
-pub(super) fn line(text: &str, number: usize) -> usize {
+fn line(text: &str, number: usize) -> usize {
     if number == 0 {
         let parsed = serde_json::from_str::<serde::de::IgnoredAny>(text);
         return parsed.map_or_else(|e| e.line().max(1), |_| 1);

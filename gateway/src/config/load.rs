@@ -9,13 +9,15 @@ use super::{Config, Rule, formats, gateway, geojson, lists};
 
 const TOML_BYTES_MAX: u64 = 4 << 20;
 const GRID_BYTES_MAX: u64 = 256 << 20;
+/// Cells and zones.
+const GRID_FILE: &str = "grid.geojson";
 const FILES: [&str; 6] = [
     "gateway.toml",
     "devices.toml",
     "formats.toml",
     "rules.toml",
     "platforms.toml",
-    "grid.geojson",
+    GRID_FILE,
 ];
 
 /// Checks that belong to rooms above this one.
@@ -67,7 +69,7 @@ pub(super) fn load_with(
         open("formats.toml", false),
         open("rules.toml", false),
         open("platforms.toml", false),
-        open("grid.geojson", false),
+        open(GRID_FILE, false),
     ];
     let mut close = |source: Source| {
         let found = source.into_faults();
@@ -106,11 +108,7 @@ pub(super) fn load_with(
     });
     let grid = grid.map(|s| {
         for (feature, reason) in (checks.grid)(&s.text) {
-            let key = match feature {
-                0 => "grid".to_owned(),
-                n => format!("features[{}]", n - 1),
-            };
-            let line = geojson::line(&s.text, feature);
+            let (line, key) = geojson::place(&s.text, feature);
             s.fault(line, &key, reason.replace('\n', "; "));
         }
         let text = s.text.clone();
@@ -128,6 +126,7 @@ pub(super) fn load_with(
             rtsp: g.rtsp,
             streams: g.streams,
             webrtc: g.webrtc,
+            tracks: g.tracks,
             drain_max: g.drain_max,
             orders_host: g.orders_host,
             cameras,
@@ -136,9 +135,35 @@ pub(super) fn load_with(
             rules,
             platforms: platforms.unwrap_or_default(),
             grid,
+            grid_file: dir.join(GRID_FILE),
             map_dir: g.map_dir,
         }),
         _ => Err(faults),
+    }
+}
+
+/// Reads the grid's file alone, while the gateway runs: its text, or why it cannot be read.
+///
+/// # Errors
+/// The one fault.
+pub fn reread_grid(file: &Path) -> Result<String, ConfigFault> {
+    let (dir, name) = (file.parent(), file.file_name().and_then(|n| n.to_str()));
+    let read = source(
+        dir.unwrap_or(Path::new("")),
+        name.unwrap_or(GRID_FILE),
+        true,
+    )?;
+    Ok(read.map(|s| s.text.clone()).unwrap_or_default())
+}
+
+/// What is wrong with a feature of the grid, by file, line and key.
+pub fn grid_fault(file: &Path, text: &str, feature: usize, reason: &str) -> ConfigFault {
+    let (line, key) = geojson::place(text, feature);
+    ConfigFault {
+        file: file.to_owned(),
+        line,
+        key,
+        reason: reason.replace('\n', "; "),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::ids::{DeviceId, StreamId};
 use crate::stream::StreamsLimits;
 pub use kerbside_codecs::telemetry::datagram::Key as SigningKey;
 
-pub use load::{Checks, Reading, load};
+pub use load::{Checks, Reading, grid_fault, load, reread_grid};
 pub use table::ConfigFault;
 
 /// Everything a gateway is told.
@@ -43,6 +43,7 @@ pub struct Config {
     pub rtsp: Rtsp,
     pub streams: StreamsLimits,
     pub webrtc: WebRtc,
+    pub tracks: Tracks,
     pub drain_max: Duration,
     /// Name or address of this box for devices that are ordered to publish; None: found out.
     pub orders_host: Option<String>,
@@ -54,6 +55,8 @@ pub struct Config {
     pub platforms: Vec<Platform>,
     /// GeoJSON text of `grid.geojson`, if there is one: cells and zones.
     pub grid: Option<String>,
+    /// The file of `grid`, there or not: it is read again when it changes.
+    pub grid_file: PathBuf,
     /// Directory of offline map files served to screens under `/map/`, if any.
     pub map_dir: Option<PathBuf>,
 }
@@ -133,6 +136,16 @@ pub struct WebRtc {
     /// Addresses announced as host candidates; empty: those of the interfaces (or the listen address).
     pub announce: Vec<IpAddr>,
     pub sessions_max: usize,
+}
+
+/// The history of tracks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracks {
+    /// 0: no history is kept.
+    pub retention_days: u32,
+    pub mb_max: u64,
+    /// Of a device that stands still a point is kept so often.
+    pub keep_every: Duration,
 }
 
 /// A camera that the gateway pulls from.

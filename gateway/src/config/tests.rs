@@ -745,7 +745,7 @@ fn the_shown_defaults_are_the_defaults() {
             k.url,
             k.on_demand,
             (k.transport, k.linger, k.basic_auth),
-            (s.sysid, s.silence)
+            (s.sysid, s.silence, &c.tracks)
         )
     };
     assert_eq!(same(&shown), same(&bare));

@@ -15,6 +15,7 @@ use super::raise::Raised;
 use super::state::{Effects, State};
 use super::{Fact, NotOwned};
 use crate::clock::Now;
+use crate::history::History;
 use crate::metrics;
 use crate::outbox::{Appended, Outbox, OutboxError};
 
@@ -56,6 +57,7 @@ const MAILBOX: usize = 256;
 pub struct Core {
     state: State,
     feed: Arc<Feed>,
+    history: Option<History>,
     /// Events of our own (a stream lost, a device silent) that the outbox could not take: nobody would say them
     /// again, so they are tried again at each tick. Their latches stay closed, which bounds their number.
     unowned: Vec<Raised>,
@@ -78,10 +80,11 @@ pub enum Told {
 }
 
 impl Core {
-    pub fn new(state: State, feed: Arc<Feed>) -> Self {
+    pub fn new(state: State, feed: Arc<Feed>, history: Option<History>) -> Self {
         Self {
             state,
             feed,
+            history,
             unowned: Vec::new(),
             retrying: false,
             logged: HashMap::new(),
@@ -122,6 +125,9 @@ impl Core {
             }
         }
         self.feed.publish(fx.changes);
+        if let Some(history) = &self.history {
+            history.put(fx.points);
+        }
         fx.raised
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use kerbside_codecs::telemetry::{Fault, Report};
 
+use super::borders::Borders;
 use super::feed::Tags;
 use super::grid::Grid;
 use super::latch::Latches;
@@ -13,11 +14,15 @@ use super::rules::{ReportView, TrackView};
 use super::track::{Freshness, Track};
 use super::view::{DeviceView, PositionView, zone_names};
 use crate::clock::Now;
+use crate::history::{Spot, Thin};
 use crate::ids::DeviceId;
 use crate::registry;
 
 /// A call for help is shown on the map for so long.
 pub const SOS_SHOWN: Duration = Duration::from_secs(600);
+
+/// A device that was out of reach tells of so much of its past.
+const TOLD_LATE_MS_MAX: i64 = 7 * 86_400_000;
 
 /// What is known of one device. Small: there are 10,000.
 #[derive(Debug)]
@@ -38,6 +43,8 @@ pub struct Device {
     battery_pct: Option<f32>,
     pub sos_until: Option<Instant>,
     pub track: Track,
+    pub borders: Borders,
+    pub thin: Thin,
     faults: Vec<(Fault, u32)>,
     pub latches: Latches,
     /// When it last said anything.
@@ -60,6 +67,8 @@ impl Device {
             battery_pct: None,
             sos_until: None,
             track: Track::default(),
+            borders: Borders::default(),
+            thin: Thin::default(),
             faults: Vec::new(),
             latches: Latches::default(),
             heard: now.mono,
@@ -75,8 +84,17 @@ impl Device {
 
     fn set_unit(&mut self, unit: Option<&str>, grid: &Grid) {
         self.unit = unit.map(Into::into);
-        self.track
-            .set_own_zones(grid.zones_of(self.id.as_str(), unit));
+        self.learn_zones(grid);
+    }
+
+    /// The zones that it belongs to, by a grid that is new or a registry that changed.
+    pub fn learn_zones(&mut self, grid: &Grid) {
+        let own = grid.zones_of(
+            self.id.as_str(),
+            self.unit.as_deref(),
+            self.agency.as_deref(),
+        );
+        self.borders.set_own(own);
     }
 
     /// The registry's word on kind and unit. True when something changed.
@@ -163,14 +181,15 @@ impl Device {
             online: self.online,
             position: self.track.last().map(PositionView::of),
             cell: self.cell(grid),
-            zones: zone_names(grid, self.track.place.zones.iter().copied()),
+            cells: grid.path(self.borders.place().cell),
+            zones: zone_names(grid, self.borders.place().zones.iter().copied()),
             battery_pct: self.battery_pct,
             sos: self.sos_until.is_some(),
             faults: &self.faults,
             tags: Tags {
                 kind: self.kind.clone(),
                 agency: self.agency.clone(),
-                cells: self.cell(grid).into_iter().map(Arc::from).collect(),
+                cells: grid.path(self.borders.place().cell),
                 at: self.track.last().map(|l| (l.fix.lat, l.fix.lon)),
                 restricted: self.restricted,
             },
@@ -178,20 +197,53 @@ impl Device {
     }
 
     pub fn cell<'a>(&self, grid: &'a Grid) -> Option<&'a str> {
-        let cell = grid.cell(self.track.place.cell?)?;
+        let cell = grid.cell(self.borders.place().cell?)?;
         Some(&cell.id)
     }
 
-    pub fn track_view<'a>(&'a self, grid: &'a Grid) -> TrackView<'a> {
+    pub fn track_view<'a>(&'a self, grid: &'a Grid, now: Now) -> TrackView<'a> {
+        let crossed = self.borders.crossed();
+        let cell = |c: Option<u32>| c.and_then(|c| grid.cell(c)).map_or("", |c| &c.id);
+        let names =
+            |zones: Option<&'a Vec<u16>>| zone_names(grid, zones.into_iter().flatten().copied());
         TrackView {
-            left_zones: zone_names(grid, self.track.left_zones()),
-            zones: zone_names(grid, self.track.place.zones.iter().copied()),
+            left_zones: zone_names(grid, self.borders.left_own()),
+            zones: zone_names(grid, self.borders.place().zones.iter().copied()),
             cell: self.cell(grid).unwrap_or_default(),
+            entered: names(crossed.map(|c| &c.entered)),
+            left: names(crossed.map(|c| &c.left)),
+            entered_cell: cell(crossed.and_then(|c| c.entered_cell)),
+            left_cell: cell(crossed.and_then(|c| c.left_cell)),
+            inside_s: self
+                .borders
+                .inside(now)
+                .filter_map(|(z, d)| Some((&*grid.zone(z)?.id, d.as_secs_f64())))
+                .collect(),
+            cell_s: self.borders.in_cell(now).map(|d| d.as_secs_f64()),
             state: self.track.freshness().name(),
             speed_mps: self.track.speed_mps(),
             battery_pct: self.battery_pct.map(f64::from),
             online: self.online,
         }
+    }
+
+    /// A point of its history, if this report has a position that is worth one. `is_old`: it never moved the marker.
+    pub fn spot(&mut self, r: &Report, is_old: bool, every: Duration, now: Now) -> Option<Spot> {
+        let fix = r.fix.as_ref()?;
+        let happened_ms = happened_ms(r.device_time_ms, now);
+        let spot = Spot {
+            happened_ms,
+            known_ms: now.unix_ms,
+            lat: fix.lat,
+            lon: fix.lon,
+            accuracy_m: fix.accuracy_m,
+            speed_mps: fix.speed_mps,
+            heading_deg: fix.course_deg.or(fix.heading_deg),
+            alt_m: fix.alt_m,
+            is_back_filled: is_old || r.is_back_fill,
+            is_restricted: self.restricted,
+        };
+        self.thin.keeps(&spot, every).then_some(spot)
     }
 
     pub fn report_view<'a>(&'a self, r: &'a Report) -> ReportView<'a> {
@@ -203,6 +255,14 @@ impl Device {
             kind: r.kind.as_deref().unwrap_or(&self.kind),
         }
     }
+}
+
+/// When a report happened, by our clock: as its device says if that is plausible, else when it came.
+fn happened_ms(device_time_ms: Option<i64>, now: Now) -> i64 {
+    let plausible = now.unix_ms.saturating_sub(TOLD_LATE_MS_MAX)..=now.unix_ms;
+    device_time_ms
+        .filter(|t| plausible.contains(t))
+        .unwrap_or(now.unix_ms)
 }
 
 /// What time changed in a device.

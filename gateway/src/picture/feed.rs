@@ -46,6 +46,8 @@ const SHELF_MS: i64 = 1000;
 #[derive(Debug)]
 pub struct Feed {
     epoch: String,
+    /// Version of the grid in force.
+    grid: Mutex<Arc<str>>,
     inner: Mutex<Inner>,
     /// Something changed.
     bell: Notify,
@@ -65,6 +67,7 @@ impl Default for Feed {
     fn default() -> Self {
         Self {
             epoch: format!("{:08x}", rand::random::<u32>()),
+            grid: Mutex::default(),
             inner: Mutex::default(),
             bell: Notify::new(),
             wake: watch::channel(0).0,
@@ -80,6 +83,15 @@ impl Feed {
         // Ends by itself with the feed.
         drop(tokio::spawn(pulse(Arc::downgrade(&me))));
         me
+    }
+
+    /// Every message says which version of the grid is in force.
+    pub fn set_grid(&self, version: &str) {
+        *self.grid.lock() = version.into();
+    }
+
+    fn grid(&self) -> Arc<str> {
+        self.grid.lock().clone()
     }
 
     /// All changes of one fact, in order.
@@ -165,6 +177,7 @@ impl Feed {
         let text = Message {
             kind: "snapshot",
             epoch: &self.epoch,
+            grid: &self.grid(),
             seq,
             now_ms,
             entries: &entries,

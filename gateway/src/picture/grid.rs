@@ -1,48 +1,137 @@
-//! The city's grid: cells, and zones (any other area), from one GeoJSON file; which of them a position is in.
+//! The city's grid from one GeoJSON file: a tree of cells (street, community, grid), and zones (any other area or
+//! corridor, some of them only at times); which of them a position is in.
 //!
-//! Here: reading with every fault and its reason, a box index, point in area. Not here: who may be where (`track`).
+//! Here: the values, and where a position is. In its parts: `read` (the file and its faults), `tree` (what makes it a
+//! tree), `index`, `shape`, `validity`. Not here: who crossed which border (`borders`).
 
+mod file;
 mod index;
+mod read;
+mod rings;
+mod shape;
+mod tree;
+mod validity;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use kerbside_codecs::geo::{self, Area, Ring};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 
+pub use file::GridFile;
 use index::Index;
+use shape::Shape;
+use validity::Validity;
+pub use validity::rfc3339_ms;
 
-const FEATURES_MAX: usize = 100_000;
-const POINTS_MAX: usize = 4_000_000;
-const NAME_MAX: usize = 128;
+/// Ancestors of a cell that are followed; a tree of a city has three levels.
+const DEPTH_MAX: usize = 8;
 
-/// One feature of the grid.
+/// What a cell is in the tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Street,
+    Community,
+    Grid,
+    /// The file does not say.
+    #[default]
+    Cell,
+}
+
+impl Level {
+    fn read(v: &Value) -> Option<Self> {
+        match v.as_str()? {
+            "street" => Some(Self::Street),
+            "community" => Some(Self::Community),
+            "grid" => Some(Self::Grid),
+            _ => None,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Street => "street",
+            Self::Community => "community",
+            Self::Grid => "grid",
+            Self::Cell => "cell",
+        }
+    }
+
+    fn is_named(self) -> bool {
+        self != Self::Cell
+    }
+
+    /// May a cell of this level be the parent of one of that level?
+    fn may_have(self, child: Self) -> bool {
+        self < child || !self.is_named()
+    }
+}
+
+/// One unit of the tree.
 #[derive(Clone, Debug)]
 pub struct Cell {
     pub id: String,
     pub name: String,
-    area: Area,
+    pub level: Level,
+    /// Its number in the grid.
+    pub parent: Option<u32>,
+    /// So deep inside of it a fix is inside, however poor it is, metres.
+    pub half_depth_m: f64,
+    shape: Shape,
     size_deg2: f64,
 }
 
-/// An area that devices or units belong to.
+/// Any other area.
 #[derive(Clone, Debug)]
 pub struct Zone {
     pub id: String,
     pub name: String,
+    /// Beat, restricted, temporary…: as the city says.
+    pub kind: Option<String>,
     /// Ids of the devices that belong here.
     pub devices: Vec<String>,
-    /// Units whose devices belong here.
+    /// Units and agencies whose devices belong here.
     pub units: Vec<String>,
-    pub area: Area,
+    pub agencies: Vec<String>,
+    validity: Validity,
+    half_depth_m: f64,
+    shape: Shape,
 }
 
-/// What is wrong with a feature and what to do. `feature` counts from 1 in the order of the file.
+impl Zone {
+    /// Is it in force at this moment, milliseconds since 1970 UTC?
+    pub fn is_valid(&self, unix_ms: i64) -> bool {
+        self.validity.holds(unix_ms)
+    }
+
+    /// Metres to the border, inside or outside.
+    pub fn border_distance_m(&self, lat: f64, lon: f64) -> f64 {
+        self.shape.border_distance_m(lat, lon)
+    }
+
+    /// So deep inside of it a fix is inside, however poor it is.
+    pub fn half_depth_m(&self) -> f64 {
+        self.half_depth_m
+    }
+}
+
+/// What is wrong with a feature and what to do. `feature` counts from 1 in the order of the file; 0: the file itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{reason}", which(*feature, id.as_deref()))]
 pub struct GridFault {
     pub feature: usize,
     pub id: Option<String>,
     pub reason: String,
+}
+
+impl GridFault {
+    fn of_file(reason: String) -> Self {
+        Self {
+            feature: 0,
+            id: None,
+            reason,
+        }
+    }
 }
 
 fn which(feature: usize, id: Option<&str>) -> String {
@@ -53,20 +142,42 @@ fn which(feature: usize, id: Option<&str>) -> String {
     }
 }
 
-/// Where a position is: indexes into [`Grid::cell`] and [`Grid::zone`].
+/// Where a position is: numbers of [`Grid::cell`] and [`Grid::zone`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// The finest cell that has the position.
     pub cell: Option<u32>,
+    /// Zones in force that have it.
     pub zones: Vec<u16>,
 }
 
-/// Cells, zones and their index. [`Grid::default`] has none.
+/// Ids of cells, each one within the one before.
+pub type Path = Arc<[Arc<str>]>;
+
+fn paths(cells: &[Cell]) -> Vec<Path> {
+    let ids: Vec<Arc<str>> = cells.iter().map(|c| (&*c.id).into()).collect();
+    let path = |i: usize| {
+        let up = std::iter::successors(Some(i), |i| Some(cells[*i].parent? as usize));
+        let mut path: Vec<_> = up.take(DEPTH_MAX).map(|i| ids[i].clone()).collect();
+        path.reverse();
+        path.into()
+    };
+    (0..cells.len()).map(path).collect()
+}
+
+/// Cells, zones and their indexes. [`Grid::default`] has none.
 #[derive(Clone, Debug, Default)]
 pub struct Grid {
+    version: String,
     cells: Vec<Cell>,
     zones: Vec<Zone>,
-    index: Index,
+    /// Zones that are not always in force.
+    timed: Vec<u16>,
+    /// Of each cell: the ids of its ancestors and its own, the coarsest first.
+    paths: Vec<Path>,
+    cell_index: Index,
+    zone_index: Index,
+    warnings: Vec<GridFault>,
 }
 
 impl Grid {
@@ -75,45 +186,39 @@ impl Grid {
     /// # Errors
     /// All faults of all features.
     pub fn parse(text: &str) -> Result<Self, Vec<GridFault>> {
-        let whole = |reason: String| {
-            vec![GridFault {
-                feature: 0,
-                id: None,
-                reason,
-            }]
-        };
-        let json: Value =
-            serde_json::from_str(text).map_err(|e| whole(format!("not JSON: {e}")))?;
-        let features = json
-            .get("features")
-            .and_then(Value::as_array)
-            .filter(|_| json["type"] == "FeatureCollection")
-            .ok_or_else(|| whole("must be a GeoJSON FeatureCollection with features".into()))?;
-        if features.len() > FEATURES_MAX {
-            return Err(whole(format!("more than {FEATURES_MAX} features")));
-        }
-        let mut reader = GridReader::default();
-        let mut faults = Vec::new();
-        for (i, feature) in features.iter().enumerate() {
-            let properties = feature.get("properties").and_then(Value::as_object);
-            if let Err(reason) = reader.feature(feature, properties) {
-                let id = properties.and_then(|p| p.get("id")).and_then(Value::as_str);
-                faults.push(GridFault {
-                    feature: i + 1,
-                    id: id.map(|id| id.chars().take(NAME_MAX).collect()),
-                    reason,
-                });
-            }
-        }
-        if faults.is_empty() {
-            Ok(Self {
-                index: Index::new(reader.cells.iter().map(|c| c.area.bounds())),
-                cells: reader.cells,
-                zones: reader.zones,
-            })
-        } else {
-            Err(faults)
-        }
+        let mut read = read::read(text)?;
+        let warnings = tree::connect(&mut read)?;
+        let hash = Sha256::digest(text.as_bytes());
+        let hash: String = hash[..6].iter().map(|b| format!("{b:02x}")).collect();
+        Ok(Self {
+            version: read.version.map_or(hash.clone(), |v| format!("{v}+{hash}")),
+            cell_index: Index::new(read.cells.iter().map(|c| &c.shape)),
+            zone_index: Index::new(read.zones.iter().map(|z| &z.shape)),
+            timed: (0..)
+                .zip(&read.zones)
+                .filter(|(_, z)| !z.validity.is_always())
+                .map(|(i, _)| i)
+                .collect(),
+            paths: paths(&read.cells),
+            cells: read.cells,
+            zones: read.zones,
+            warnings,
+        })
+    }
+
+    /// As the file calls itself, and the beginning of its SHA-256: `2026-11+3fb1c0a92e7d`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// What is doubtful in the file.
+    pub fn warnings(&self) -> &[GridFault] {
+        &self.warnings
+    }
+
+    /// How many cells and zones there are.
+    pub fn size(&self) -> (usize, usize) {
+        (self.cells.len(), self.zones.len())
     }
 
     pub fn cell(&self, i: u32) -> Option<&Cell> {
@@ -124,173 +229,95 @@ impl Grid {
         self.zones.get(usize::from(i))
     }
 
-    pub fn locate(&self, lat: f64, lon: f64) -> Place {
-        let finest = self
-            .index
-            .candidates(lat, lon)
-            .iter()
-            .filter_map(|&i| Some((i, self.cell(i)?)))
-            .filter(|(_, cell)| cell.area.contains(lat, lon))
-            .min_by(|a, b| a.1.size_deg2.total_cmp(&b.1.size_deg2));
+    /// The ids of a cell and its ancestors, the coarsest first.
+    pub fn path(&self, cell: Option<u32>) -> Path {
+        let known = cell.and_then(|c| self.paths.get(c as usize));
+        known.cloned().unwrap_or_default()
+    }
+
+    /// Where a WGS-84 position is at a moment, milliseconds since 1970 UTC.
+    pub fn locate(&self, lat: f64, lon: f64, unix_ms: i64) -> Place {
+        let zones = self.zone_index.candidates(lat, lon).iter();
         Place {
-            cell: finest.map(|(i, _)| i),
-            zones: (0..)
-                .zip(&self.zones)
-                .filter(|(_, z)| z.area.contains(lat, lon))
-                .map(|(i, _)| i)
+            cell: self.finest(lat, lon),
+            zones: zones
+                .filter_map(|c| {
+                    let i = u16::try_from(c.shape()).ok()?;
+                    let zone = self.zone(i)?;
+                    let has =
+                        zone.is_valid(unix_ms) && (c.is_sure() || zone.shape.contains(lat, lon));
+                    has.then_some(i)
+                })
                 .collect(),
         }
     }
 
-    /// The zones a device belongs to, by its id or its unit.
-    pub fn zones_of(&self, device: &str, unit: Option<&str>) -> impl Iterator<Item = u16> {
+    /// The finest cell that has a position.
+    fn finest(&self, lat: f64, lon: f64) -> Option<u32> {
+        let mut finest: Option<u32> = None;
+        for c in self.cell_index.candidates(lat, lon) {
+            let finer = finest.is_none_or(|f| self.is_finer(c.shape(), f));
+            let has = || {
+                self.cell(c.shape())
+                    .is_some_and(|cell| cell.shape.contains(lat, lon))
+            };
+            if finer && (c.is_sure() || has()) {
+                finest = Some(c.shape());
+            }
+        }
+        finest
+    }
+
+    /// A child is finer than its parents, also one that is as large; else the smaller one is.
+    fn is_finer(&self, a: u32, b: u32) -> bool {
+        let parent = |c: u32| self.cell(c).and_then(|c| c.parent);
+        let is_above = |up: u32, c: u32| {
+            std::iter::successors(parent(c), |c| parent(*c))
+                .take(DEPTH_MAX)
+                .any(|c| c == up)
+        };
+        let size = |c: u32| self.cell(c).map_or(f64::INFINITY, |c| c.size_deg2);
+        is_above(b, a) || !is_above(a, b) && size(a) < size(b)
+    }
+
+    /// Metres from a position to the border of a cell.
+    pub fn cell_border_m(&self, cell: u32, lat: f64, lon: f64) -> Option<f64> {
+        Some(self.cell(cell)?.shape.border_distance_m(lat, lon))
+    }
+
+    /// The zones that are not always in force, in order.
+    pub fn timed(&self) -> impl Iterator<Item = u16> {
+        self.timed.iter().copied()
+    }
+
+    /// Which of the zones that are not always in force are so at this moment, in order.
+    pub fn timed_now(&self, unix_ms: i64) -> Vec<bool> {
+        let holds = |i: &u16| self.zone(*i).is_some_and(|z| z.is_valid(unix_ms));
+        self.timed.iter().map(holds).collect()
+    }
+
+    /// The zones a device belongs to, by its id, its unit or its agency.
+    pub fn zones_of(
+        &self,
+        device: &str,
+        unit: Option<&str>,
+        agency: Option<&str>,
+    ) -> impl Iterator<Item = u16> {
+        let among =
+            |all: &[String], one: Option<&str>| one.is_some_and(|o| all.iter().any(|x| x == o));
         (0..).zip(&self.zones).filter_map(move |(i, z)| {
-            let mine = z.devices.iter().any(|d| d == device)
-                || unit.is_some_and(|u| z.units.iter().any(|x| x == u));
+            let mine = among(&z.devices, Some(device))
+                || among(&z.units, unit)
+                || among(&z.agencies, agency);
             mine.then_some(i)
         })
     }
-}
 
-#[derive(Default)]
-struct GridReader {
-    cells: Vec<Cell>,
-    zones: Vec<Zone>,
-    ids: HashSet<(bool, String)>,
-    points: usize,
-}
-
-impl GridReader {
-    fn feature(
-        &mut self,
-        feature: &Value,
-        properties: Option<&Map<String, Value>>,
-    ) -> Result<(), String> {
-        let p = properties
-            .filter(|_| feature["type"] == "Feature")
-            .ok_or("must be a Feature with properties")?;
-        let is_zone = match p.get("type").and_then(Value::as_str) {
-            Some("cell") => false,
-            Some("zone") => true,
-            _ => return Err(r#"properties.type must be "cell" or "zone""#.into()),
-        };
-        let id = name(p, "id")?.ok_or("properties.id is missing")?;
-        let title = name(p, "name")?.unwrap_or_else(|| id.clone());
-        if !self.ids.insert((is_zone, id.clone())) {
-            return Err("this id was used before; ids must be unique".into());
-        }
-        let area = self.area(&feature["geometry"])?;
-        if !is_zone {
-            self.cells.push(Cell {
-                size_deg2: area.size_deg2(),
-                id,
-                name: title,
-                area,
-            });
-            return Ok(());
-        }
-        if self.zones.len() >= usize::from(u16::MAX) {
-            return Err(format!("more than {} zones", u16::MAX));
-        }
-        self.zones.push(Zone {
-            devices: names(p, "devices")?,
-            units: names(p, "units")?,
-            id,
-            name: title,
-            area,
-        });
-        Ok(())
-    }
-
-    fn area(&mut self, geometry: &Value) -> Result<Area, String> {
-        let coordinates = &geometry["coordinates"];
-        let polygons = match geometry["type"].as_str() {
-            Some("Polygon") => vec![self.polygon(coordinates)?],
-            Some("MultiPolygon") => coordinates
-                .as_array()
-                .filter(|a| !a.is_empty())
-                .ok_or("geometry.coordinates must be a list of polygons")?
-                .iter()
-                .map(|c| self.polygon(c))
-                .collect::<Result<_, _>>()?,
-            _ => return Err("geometry.type must be Polygon or MultiPolygon".into()),
-        };
-        let area = Area::new(polygons);
-        if area.size_deg2() > 0.0 {
-            Ok(area)
-        } else {
-            Err("the area is empty: all points are on one line".into())
-        }
-    }
-
-    fn polygon(&mut self, coordinates: &Value) -> Result<Vec<Ring>, String> {
-        coordinates
-            .as_array()
-            .filter(|a| !a.is_empty())
-            .ok_or("geometry.coordinates must be a list of rings")?
-            .iter()
-            .map(|ring| self.ring(ring))
-            .collect()
-    }
-
-    fn ring(&mut self, ring: &Value) -> Result<Ring, String> {
-        let points = ring
-            .as_array()
-            .ok_or("a ring must be a list of positions")?;
-        self.points += points.len();
-        if self.points > POINTS_MAX {
-            return Err(format!("more than {POINTS_MAX} points in the file"));
-        }
-        let mut all = points
-            .iter()
-            .map(position)
-            .collect::<Result<Vec<_>, String>>()?;
-        if all.len() < 4 || all.first() != all.last() {
-            return Err(
-                "a ring needs at least 4 positions, the last one equal to the first".into(),
-            );
-        }
-        all.pop();
-        Ok(all)
-    }
-}
-
-/// GeoJSON has the longitude first.
-fn position(p: &Value) -> Result<(f64, f64), String> {
-    let number = |i: usize| p.get(i).and_then(Value::as_f64);
-    let (Some(lon), Some(lat)) = (number(0), number(1)) else {
-        return Err("a position must be [longitude, latitude]".into());
-    };
-    if geo::valid(lat, lon) {
-        Ok((lat, lon))
-    } else {
-        Err(format!(
-            "[{lon}, {lat}] is not on the earth; GeoJSON has the longitude first"
-        ))
-    }
-}
-
-fn name(p: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
-    match p.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(s)) if (1..=NAME_MAX).contains(&s.chars().count()) => {
-            Ok(Some(s.clone()))
-        }
-        Some(_) => Err(format!(
-            "properties.{key} must be text of 1 to {NAME_MAX} characters"
-        )),
-    }
-}
-
-fn names(p: &Map<String, Value>, key: &str) -> Result<Vec<String>, String> {
-    let bad = || format!("properties.{key} must be a list of texts");
-    match p.get(key) {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(all)) => all
-            .iter()
-            .map(|v| v.as_str().map(str::to_owned).ok_or_else(bad))
-            .collect(),
-        Some(_) => Err(bad()),
+    /// The number here of each zone of `former`; None: it is gone.
+    pub fn renumbered(&self, former: &Self) -> Vec<Option<u16>> {
+        let here: HashMap<&str, u16> = (0..).zip(&self.zones).map(|(i, z)| (&*z.id, i)).collect();
+        let number = |z: &Zone| here.get(&*z.id).copied();
+        former.zones.iter().map(number).collect()
     }
 }
 

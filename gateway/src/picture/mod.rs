@@ -4,6 +4,7 @@
 //! `state` is pure; `actor` is the one owner; `feed` is what screens read, without the actor.
 
 mod actor;
+mod borders;
 mod device;
 mod feed;
 mod grid;
@@ -18,15 +19,17 @@ use std::sync::{Arc, Mutex};
 
 use actix::{Actor, Addr};
 use kerbside_codecs::telemetry::{Fault, Report};
+use parking_lot::RwLock;
 
 pub use feed::{Audience, Feed, FeedReader, Filter, Wanted};
 #[cfg(test)]
 pub(crate) use feed::{Body, Change, Key};
-pub use grid::{Grid, GridFault};
+pub use grid::{Grid, GridFault, GridFile, rfc3339_ms};
 pub use rules::{RuleFault, Rules};
 
 use crate::clock::Now;
 use crate::event::{Delivery, Event};
+use crate::history::History;
 use crate::ids::{DeviceId, EventId};
 use crate::outbox::{Outbox, OutboxError};
 use crate::registry;
@@ -72,6 +75,8 @@ pub enum Fact {
         device: DeviceId,
         faults: Vec<Fault>,
     },
+    /// Another grid is in force.
+    Grid(Arc<Grid>),
     /// Time passes; to be told once a second.
     Tick,
 }
@@ -113,28 +118,39 @@ pub struct Picture {
     core: actor::Shared,
     addr: Addr<PictureActor>,
     feed: Arc<Feed>,
+    grid: Arc<RwLock<GridFile>>,
 }
 
 impl Picture {
-    /// Starts the actor; call inside the actix system. `recent`: the newest events of the outbox; `restricted`: devices
-    /// of which nothing is shown without the grant.
+    /// Starts the actor; call inside the actix system. `recent`: the newest events of the outbox; `history`:
+    /// None keeps none; `restricted`: devices of which nothing is shown without the grant.
     pub fn start(
-        grid: Grid,
+        grid: GridFile,
         rules: Rules,
         outbox: Outbox,
         recent: Vec<(Event, Vec<Delivery>)>,
+        history: Option<History>,
         restricted: impl IntoIterator<Item = DeviceId>,
     ) -> Self {
         let feed = Feed::start(restricted);
-        let (state, fx) = State::new(grid, rules, recent);
+        let (mut state, fx) = State::new(grid.grid.clone(), rules, recent);
+        if let Some(h) = &history {
+            state.keep_history(h.keep_every());
+        }
+        feed.set_grid(grid.grid.version());
         feed.publish(fx.changes);
-        let core = Arc::new(Mutex::new(Core::new(state, feed.clone())));
+        let core = Arc::new(Mutex::new(Core::new(state, feed.clone(), history)));
         let addr = PictureActor {
             core: core.clone(),
             outbox,
         }
         .start();
-        Self { core, addr, feed }
+        Self {
+            core,
+            addr,
+            feed,
+            grid: Arc::new(RwLock::new(grid)),
+        }
     }
 
     /// Moves the picture by one fact; returns when the picture owns it and the outbox owns what it raised.
@@ -163,6 +179,22 @@ impl Picture {
                 None
             }
         })
+    }
+
+    /// Another grid is in force from now on; every device is found anew.
+    ///
+    /// # Errors
+    /// [`NotOwned`]: the grid is in force, but an event that it raised has no owner yet.
+    pub async fn change_grid(&self, grid: GridFile) -> Result<Told, NotOwned> {
+        self.feed.set_grid(grid.grid.version());
+        let fact = Fact::Grid(grid.grid.clone());
+        *self.grid.write() = grid;
+        self.tell(fact).await
+    }
+
+    /// The grid in force, now and later.
+    pub fn grid(&self) -> &Arc<RwLock<GridFile>> {
+        &self.grid
     }
 
     pub fn feed(&self) -> &Arc<Feed> {

@@ -92,7 +92,7 @@ pub fn on_device(
     let mut raising = Raising::default();
     let inputs = Inputs {
         report: occasion.report().map(|r| device.report_view(r)),
-        track: device.track_view(grid),
+        track: device.track_view(grid, now),
         stream: None,
     };
     for (number, rule) in rules.iter().filter(|(_, r)| occasion.concerns(r)) {
@@ -166,7 +166,8 @@ fn cause(
             dedup_key.hash(&mut hasher);
             (hasher.finish(), Some(dedup_key), since.unwrap_or(now))
         }
-        (Cause::ZoneLeft, _) => (device.track.leavings().into(), None, now),
+        (Cause::ZoneLeft, _) => (device.borders.leavings().into(), None, now),
+        (Cause::Crossing, _) => (device.borders.crossings().into(), None, now),
         (Cause::Sos | Cause::Condition, _) => (0, None, now),
     }
 }
@@ -195,7 +196,7 @@ pub fn on_stream(
     let mut raising = Raising::default();
     let inputs = Inputs {
         report: None,
-        track: device.map_or_else(TrackView::default, |d| d.track_view(grid)),
+        track: device.map_or_else(TrackView::default, |d| d.track_view(grid, now)),
         stream: Some(change),
     };
     for (number, rule) in rules.iter().filter(|(_, r)| r.reads_stream) {

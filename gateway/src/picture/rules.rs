@@ -42,8 +42,10 @@ pub enum Outcome {
 pub enum Cause {
     /// A call for help: each call is one event.
     Sos,
-    /// Each leaving of a zone is one event.
+    /// Each leaving of a zone of its own is one event.
     ZoneLeft,
+    /// Each crossing of a border is one event.
+    Crossing,
     /// The condition itself.
     Condition,
 }
@@ -54,6 +56,8 @@ pub struct Rule {
     pub cause: Cause,
     pub reads_report: bool,
     pub reads_stream: bool,
+    /// It becomes true because time passes.
+    reads_time: bool,
     program: Program,
 }
 
@@ -98,6 +102,11 @@ impl Rules {
     /// With their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u16, &Rule)> {
         (0..).zip(&self.all)
+    }
+
+    /// Is there one that becomes true because time passes?
+    pub fn read_time(&self) -> bool {
+        self.all.iter().any(|r| r.reads_time)
     }
 
     pub fn get(&self, number: u16) -> Option<&Rule> {
@@ -149,6 +158,8 @@ impl Rule {
             spec: spec.clone(),
             cause: if used.sos {
                 Cause::Sos
+            } else if used.crossed {
+                Cause::Crossing
             } else if used.left_zones {
                 Cause::ZoneLeft
             } else {
@@ -156,6 +167,7 @@ impl Rule {
             },
             reads_report: used.report,
             reads_stream: used.stream,
+            reads_time: used.time,
             program,
         })
     }
@@ -176,6 +188,16 @@ fn try_on_samples(env: &Arc<Env>, program: &Program, used: &Used) -> Result<(), 
                 left_zones: if flag { vec!["beat-1"] } else { vec![] },
                 zones: if flag { vec![] } else { vec!["beat-1"] },
                 cell: "1",
+                entered: if flag { vec!["beat-1"] } else { vec![] },
+                left: if flag { vec![] } else { vec!["beat-1"] },
+                entered_cell: if flag { "1" } else { "" },
+                left_cell: "",
+                inside_s: if flag {
+                    vec![("beat-1", 700.5)]
+                } else {
+                    vec![]
+                },
+                cell_s: Some(if flag { 700.5 } else { 0.5 }),
                 state: if flag { "lost" } else { "live" },
                 speed_mps: Some(1.5),
                 battery_pct: Some(if flag { 5.5 } else { 95.5 }),

@@ -5,9 +5,11 @@
 
 mod devices;
 mod events;
+mod places;
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kerbside_codecs::telemetry::{Datum, Fault, Fix, Report};
 
@@ -17,11 +19,12 @@ use super::feed::{Change, Key};
 use super::grid::Grid;
 use super::latch::Latches;
 use super::raise::{self, Occasion, Raised, Raising, Rulebook, Subject};
-use super::rules::{Rules, StreamView};
+use super::rules::{Cause, Rules, StreamView};
 use super::track::{Freshness, Taken};
 use super::view;
 use crate::clock::Now;
 use crate::event::{Delivery, Event};
+use crate::history::Point;
 use crate::ids::{DeviceId, StreamId};
 use crate::outbox::Appended;
 use crate::registry;
@@ -32,6 +35,9 @@ use events::Events;
 /// An announced device that is silent for so long goes.
 const ANNOUNCED_FORGOTTEN: Duration = Duration::from_secs(3600);
 
+/// How often rules on time inside are looked at, beside every report.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
 /// What a fact led to.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -41,6 +47,8 @@ pub struct Effects {
     pub raised: Vec<Raised>,
     /// Rules that failed, with the reason.
     pub failed_rules: Vec<(u16, String)>,
+    /// For the history.
+    pub points: Vec<Point>,
     /// What became of a position: `moved`, `held`, `stale`.
     pub position: Option<&'static str>,
 }
@@ -59,7 +67,13 @@ struct Stream {
 
 /// All that is known now.
 pub struct State {
-    grid: Grid,
+    grid: Arc<Grid>,
+    /// Which of the grid's timed zones were in force at the last tick.
+    in_force: Vec<bool>,
+    /// When rules on time inside were last looked at.
+    looked: Option<Instant>,
+    /// None: no history. Else: of a device that stands still a point is kept so often.
+    keep_every: Option<Duration>,
     rules: Rules,
     devices: Devices,
     streams: BTreeMap<StreamId, Stream>,
@@ -70,9 +84,16 @@ pub struct State {
 
 impl State {
     /// `recent`: events of before the start. The effects show them to screens.
-    pub fn new(grid: Grid, rules: Rules, recent: Vec<(Event, Vec<Delivery>)>) -> (Self, Effects) {
+    pub fn new(
+        grid: Arc<Grid>,
+        rules: Rules,
+        recent: Vec<(Event, Vec<Delivery>)>,
+    ) -> (Self, Effects) {
         let mut me = Self {
             grid,
+            in_force: Vec::new(),
+            looked: None,
+            keep_every: None,
             rules,
             devices: Devices::default(),
             streams: BTreeMap::new(),
@@ -84,6 +105,11 @@ impl State {
             fx.changes.push(me.events.show(event, deliveries));
         }
         (me, fx)
+    }
+
+    /// Positions go into the history; of a device that stands still one in `every`.
+    pub fn keep_history(&mut self, every: Duration) {
+        self.keep_every = Some(every);
     }
 
     pub fn rule_name(&self, number: u16) -> &str {
@@ -129,8 +155,8 @@ impl State {
             } => {
                 let d = self.devices.known(&device, &self.grid, now);
                 d.mount(kind, unit.as_deref(), &self.grid);
-                d.track
-                    .fix_at(Fix::at(lat, lon, Datum::Wgs84), &self.grid, now);
+                d.track.fix_at(Fix::at(lat, lon, Datum::Wgs84), now);
+                d.borders.cross((lat, lon), None, &self.grid, now);
                 fx.changes.push(d.view(&self.grid).change(false));
             }
             Fact::Streams(all) => {
@@ -147,6 +173,7 @@ impl State {
                     fx.changes.push(d.view(&self.grid).change(false));
                 }
             }
+            Fact::Grid(grid) => self.change_grid(grid, now, &mut fx),
             Fact::Tick => self.tick(now, &mut fx),
         }
         fx
@@ -195,9 +222,20 @@ impl State {
                 Taken::Stale
             } else {
                 let on_ground = d.on_ground();
-                d.track
-                    .take(fix, report.device_time_ms, on_ground, &self.grid, now)
+                d.track.take(fix, report.device_time_ms, on_ground, now)
             };
+            if taken == Taken::Moved {
+                d.borders
+                    .cross((fix.lat, fix.lon), fix.accuracy_m, &self.grid, now);
+            }
+            if let Some(every) = self.keep_every.filter(|_| taken != Taken::Held) {
+                let spot = d.spot(report, old, every, now);
+                let point = |spot| Point {
+                    device: id.clone(),
+                    spot,
+                };
+                fx.points.extend(spot.map(point));
+            }
             fx.position = Some(taken.name());
         }
         if report.sos.is_some() {
@@ -347,16 +385,33 @@ impl State {
             (Some(l), None) => l.retract(raised.rule, raised.key),
             (None, _) => {}
         }
+        let is_crossing = self
+            .rules
+            .get(raised.rule)
+            .is_some_and(|r| r.cause == Cause::Crossing);
+        if let (Subject::Device(id), None, true) = (&raised.subject, answer, is_crossing)
+            && let Some(d) = self.devices.get_mut(id)
+        {
+            d.borders.keep_crossed();
+        }
         if matches!(answer, Some(Appended::New)) {
             fx.changes.push(self.events.show(raised.event, Vec::new()));
         }
     }
 
     fn tick(&mut self, now: Now, fx: &mut Effects) {
+        self.zones_in_time(now, fx);
+        let looks = self.rules.read_time()
+            && self
+                .looked
+                .is_none_or(|t| now.mono.saturating_duration_since(t) >= LOOK_EVERY);
+        if looks {
+            self.looked = Some(now.mono);
+        }
         let mut forgotten = Vec::new();
         for d in self.devices.iter_mut() {
             let aged = d.age(now);
-            if aged.freshness {
+            if aged.freshness || looks {
                 let id = d.id.clone();
                 let book = Rulebook {
                     rules: &self.rules,

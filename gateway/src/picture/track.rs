@@ -1,14 +1,13 @@
-//! The track of one device: where it is, how fresh that is, which of its own zones it has left.
+//! The track of one device: where it is, how fresh that is.
 //!
-//! Here: order in time, implausible jumps, live → stale → lost, zone borders with hysteresis. All pure: `now` is
-//! passed in. Not here: rules, the feed, anything about sessions.
+//! Here: order in time, implausible jumps, live → stale → lost. All pure: `now` is passed in. Not here: cells and zones
+//! (`borders`), rules, the feed, anything about sessions.
 
 use std::time::{Duration, Instant};
 
 use kerbside_codecs::geo;
 use kerbside_codecs::telemetry::Fix;
 
-use super::grid::{Grid, Place};
 use crate::clock::Now;
 
 /// Fastest thing on the ground, m/s.
@@ -23,10 +22,6 @@ const LOST_INTERVALS: u32 = 10;
 const LOST_MIN: Duration = Duration::from_secs(60);
 /// Longest interval that is learnt: a device that was off is not slow.
 const INTERVAL_MAX: Duration = Duration::from_secs(600);
-/// So far outside of a zone one fix is enough, metres.
-const CLEARLY_OUTSIDE_M: f64 = 50.0;
-/// Fixes outside in a row that make a leaving.
-const OUTSIDE_FIXES: u8 = 2;
 
 /// How fresh the position is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,24 +74,6 @@ pub struct Known {
     pub arrived: Now,
 }
 
-/// One of the zones that the device belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct OwnZone {
-    zone: u16,
-    side: Side,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    /// Not seen in it yet.
-    Unknown,
-    Inside,
-    /// Outside for so many fixes, not sure yet.
-    Leaving(u8),
-    /// It was in and is out.
-    Left,
-}
-
 /// Where a device is. Small: there are 10,000.
 #[derive(Clone, Debug, Default)]
 pub struct Track {
@@ -106,41 +83,20 @@ pub struct Track {
     /// Milliseconds between the last fixes.
     intervals_ms: [u32; 5],
     intervals: u8,
-    pub place: Place,
-    own_zones: Vec<OwnZone>,
-    /// Grows with each leaving of a zone.
-    leavings: u32,
     derived_speed_mps: Option<f32>,
     /// It does not move and does not age: a camera on its pole.
     fixed: bool,
 }
 
 impl Track {
-    /// The zones that the device belongs to changed, or are known for the first time.
-    pub fn set_own_zones(&mut self, zones: impl Iterator<Item = u16>) {
-        let former = std::mem::take(&mut self.own_zones);
-        self.own_zones = zones
-            .map(|zone| OwnZone {
-                zone,
-                side: former
-                    .iter()
-                    .find(|o| o.zone == zone)
-                    .map_or(Side::Unknown, |o| o.side),
-            })
-            .collect();
-    }
-
     /// Puts a device that does not move where it stands.
-    pub fn fix_at(&mut self, fix: Fix, grid: &Grid, now: Now) {
+    pub fn fix_at(&mut self, fix: Fix, now: Now) {
         self.fixed = true;
-        self.accept(
-            Known {
-                fix,
-                device_time_ms: None,
-                arrived: now,
-            },
-            grid,
-        );
+        self.accept(Known {
+            fix,
+            device_time_ms: None,
+            arrived: now,
+        });
     }
 
     pub fn last(&self) -> Option<&Known> {
@@ -149,18 +105,6 @@ impl Track {
 
     pub fn freshness(&self) -> Freshness {
         self.freshness
-    }
-
-    pub fn leavings(&self) -> u32 {
-        self.leavings
-    }
-
-    /// Own zones that it was in and is outside of.
-    pub fn left_zones(&self) -> impl Iterator<Item = u16> {
-        self.own_zones
-            .iter()
-            .filter(|o| o.side == Side::Left)
-            .map(|o| o.zone)
     }
 
     /// As the device says, else from its last two positions.
@@ -186,7 +130,6 @@ impl Track {
         fix: Fix,
         device_time_ms: Option<i64>,
         on_ground: bool,
-        grid: &Grid,
         now: Now,
     ) -> Taken {
         if self.is_older(device_time_ms, now) {
@@ -202,11 +145,11 @@ impl Track {
             self.held = Some(Box::new(next));
             return Taken::Held;
         }
-        self.accept(next, grid);
+        self.accept(next);
         Taken::Moved
     }
 
-    fn accept(&mut self, next: Known, grid: &Grid) {
+    fn accept(&mut self, next: Known) {
         if let Some(last) = &self.last {
             let interval = since(last.arrived.mono, next.arrived.mono).min(INTERVAL_MAX);
             let ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
@@ -220,40 +163,7 @@ impl Track {
         }
         self.held = None;
         self.freshness = Freshness::Live;
-        self.place = grid.locate(next.fix.lat, next.fix.lon);
-        self.cross_borders(&next.fix, grid);
         self.last = Some(next);
-    }
-
-    fn cross_borders(&mut self, fix: &Fix, grid: &Grid) {
-        for own in &mut self.own_zones {
-            let Some(zone) = grid.zone(own.zone) else {
-                continue;
-            };
-            let inside = self.place.zones.contains(&own.zone);
-            if inside && matches!(own.side, Side::Unknown | Side::Inside) {
-                own.side = Side::Inside;
-                continue;
-            }
-            if !inside && matches!(own.side, Side::Unknown | Side::Left) {
-                continue;
-            }
-            let border_m = zone.area.border_distance_m(fix.lat, fix.lon);
-            if border_m < fix.accuracy_m.unwrap_or(0.0) {
-                continue;
-            }
-            own.side = match own.side {
-                _ if inside => Side::Inside,
-                Side::Leaving(n) if n + 1 < OUTSIDE_FIXES && border_m <= CLEARLY_OUTSIDE_M => {
-                    Side::Leaving(n + 1)
-                }
-                Side::Inside if border_m <= CLEARLY_OUTSIDE_M => Side::Leaving(1),
-                _ => {
-                    self.leavings += 1;
-                    Side::Left
-                }
-            };
-        }
     }
 
     /// Time passed. True when the freshness changed.

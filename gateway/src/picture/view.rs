@@ -4,7 +4,7 @@ use kerbside_codecs::telemetry::{Datum, Fault};
 use serde::{Serialize, Serializer};
 
 use super::feed::{Body, Change, Key, Tags};
-use super::grid::Grid;
+use super::grid::{Grid, Path};
 use super::track::Known;
 use crate::event::{Delivery, Event};
 use crate::ids::DeviceId;
@@ -23,6 +23,8 @@ pub struct DeviceView<'a> {
     pub online: bool,
     pub position: Option<PositionView>,
     pub cell: Option<&'a str>,
+    /// From the coarsest to `cell`.
+    pub cells: Path,
     pub zones: Vec<&'a str>,
     pub battery_pct: Option<f32>,
     pub sos: bool,

@@ -1,17 +1,16 @@
-//! The calls of `/api/v1` that answer once: picture, grid, events, streams. Shapes: gateway/API.md.
+//! The calls of `/api/v1` that answer once: grid, events, streams. Shapes: gateway/API.md.
 
 use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use super::Room;
 use super::auth::Viewer;
-use super::feed::Part;
 use super::headers::Problem;
 use super::serve::Client;
 use crate::event::{Delivery, Event};
@@ -22,22 +21,32 @@ use crate::stream::{ReaderStatus, StreamStatus};
 const EVENTS_DEFAULT: usize = 100;
 const EVENTS_MAX: usize = 500;
 
-/// `GET /api/v1/picture`: what a feed begins with; of the same parts.
-pub(super) async fn picture(
+/// `GET /api/v1/grid`: the grid in force; 304 when the caller has it already (`If-None-Match`).
+pub(super) async fn grid(
     State(room): State<Arc<Room>>,
-    viewer: Viewer,
-    part: Result<Query<Part>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(part) = part.map_err(|e| Problem::new(e.status(), e.body_text()))?;
-    Ok(json_text(room.feed.snapshot(&part.audience(&viewer)?)))
+    _viewer: Viewer,
+    headers: HeaderMap,
+) -> Response {
+    let grid = room.grid.read().clone();
+    let etag = grid.etag();
+    let has = |v: &HeaderValue| {
+        let tags = v.to_str().unwrap_or_default().split(',');
+        let plain = |t: &str| t.trim().trim_start_matches("W/").to_owned();
+        tags.map(plain).any(|t| t == etag || t == "*")
+    };
+    let status = if headers.get_all(header::IF_NONE_MATCH).iter().any(has) {
+        StatusCode::NOT_MODIFIED
+    } else {
+        StatusCode::OK
+    };
+    let tag = [(header::ETAG, etag)];
+    match status {
+        StatusCode::OK => (tag, json_text(grid.body())).into_response(),
+        not_modified => (not_modified, tag).into_response(),
+    }
 }
 
-/// `GET /api/v1/grid`.
-pub(super) async fn grid(State(room): State<Arc<Room>>, _viewer: Viewer) -> Response {
-    json_text(room.grid.clone())
-}
-
-fn json_text(text: impl Into<axum::body::Body>) -> Response {
+pub(super) fn json_text(text: impl Into<axum::body::Body>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text.into()).into_response()
 }
 

@@ -7,6 +7,7 @@ mod audit;
 mod auth;
 mod console;
 mod feed;
+mod geojson;
 mod headers;
 mod health;
 mod login;
@@ -16,6 +17,7 @@ mod serve;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tracks;
 pub mod whep;
 pub mod whip;
 
@@ -29,14 +31,15 @@ use axum::http::{Method, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bytes::Bytes;
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::device::orders::{Orders, Passes};
+use crate::history::History;
 use crate::media::Snapshots;
 use crate::outbox::Outbox;
-use crate::picture::{Feed, Picture};
+use crate::picture::{Feed, GridFile, Picture};
 use crate::registry::{Guard, Principal, Registry};
 use crate::stream::Streams;
 use crate::webrtc::WebRtc;
@@ -47,7 +50,6 @@ pub use health::Ready;
 pub use serve::{Client, serve};
 
 const BODY_BYTES_MAX: usize = 64 << 10;
-const EMPTY_GRID: &str = r#"{"type":"FeatureCollection","features":[]}"#;
 
 /// What the screen room stands on.
 #[derive(Clone)]
@@ -59,6 +61,8 @@ pub struct Screen {
     pub streams: Streams,
     /// None: no WebRTC port.
     pub webrtc: Option<WebRtc>,
+    /// None: no history is kept.
+    pub history: Option<History>,
     pub ready: Arc<Ready>,
     pub orders: Orders,
     pub config: Arc<Config>,
@@ -69,13 +73,14 @@ struct Room {
     registry: Registry,
     guard: Arc<Guard>,
     feed: Arc<Feed>,
+    grid: Arc<RwLock<GridFile>>,
+    history: Option<History>,
     outbox: Outbox,
     streams: Streams,
     snapshots: Snapshots,
     glances: audit::Glances,
     ready: Arc<Ready>,
     box_id: String,
-    grid: Bytes,
     map_dir: Option<PathBuf>,
     logins: login::Logins,
     feed_places: Arc<Semaphore>,
@@ -84,22 +89,18 @@ struct Room {
 
 /// Everything that is served over HTTP. Meant for [`serve`], which says who the client is.
 pub fn router(screen: Screen) -> Router {
-    let grid = screen
-        .config
-        .grid
-        .clone()
-        .unwrap_or_else(|| EMPTY_GRID.into());
     let room = Arc::new(Room {
         registry: screen.registry,
         guard: screen.guard,
         feed: screen.picture.feed().clone(),
+        grid: screen.picture.grid().clone(),
+        history: screen.history,
         outbox: screen.outbox,
         streams: screen.streams,
         snapshots: Snapshots::default(),
         glances: audit::Glances::default(),
         ready: screen.ready,
         box_id: screen.config.box_id.clone(),
-        grid: grid.into(),
         map_dir: screen.config.map_dir.clone(),
         logins: login::Logins::default(),
         feed_places: Arc::new(Semaphore::new(feed::FEEDS_MAX)),
@@ -142,8 +143,9 @@ fn routes(room: Arc<Room>, video: Router) -> Router {
         .route("/api/v1/logout", post(login::logout))
         .route("/api/v1/me", get(login::me))
         .route("/api/v1/feed", get(feed::feed))
-        .route("/api/v1/picture", get(api::picture))
+        .route("/api/v1/picture", get(geojson::picture))
         .route("/api/v1/grid", get(api::grid))
+        .route("/api/v1/tracks/{device}", get(tracks::track))
         .route("/api/v1/events", get(api::events))
         .route("/api/v1/events/{id}/retry", post(api::retry))
         .route("/api/v1/streams", get(api::streams))

@@ -316,14 +316,16 @@ pub fn zones(geojson: &str) -> anyhow::Result<Vec<Zone>> {
         };
         let mut ring = Vec::new();
         corners(&feature["geometry"]["coordinates"], &mut ring);
-        if ring.len() > 2 {
+        // Only what somebody patrols: not corridors, nor areas that are closed for a time.
+        let units = texts(&feature["properties"]["units"]);
+        if ring.len() > 2 && !units.is_empty() {
             let id = feature["properties"]["id"]
                 .as_str()
                 .unwrap_or_default()
                 .to_owned();
             zones.push(Zone {
                 id,
-                units: texts(&feature["properties"]["units"]),
+                units,
                 area: Area(ring),
             });
         }

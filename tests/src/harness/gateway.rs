@@ -233,6 +233,13 @@ impl Gateway {
         self.process = Some(Process::start("gateway", run, &self.log()).expect("gateway starts"));
     }
 
+    /// Puts another `grid.geojson` in place, as a careful editor does: whole.
+    pub fn change_grid(&self, text: &str) {
+        let new = self.dir().join("grid.new");
+        std::fs::write(&new, text).expect("new grid");
+        std::fs::rename(&new, self.config().join("grid.geojson")).expect("grid in place");
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("config")
     }
@@ -307,6 +314,20 @@ impl Gateway {
     pub fn device(&self, id: &str, kind: &str, unit: Option<&str>) -> String {
         let mut words = vec!["device", "add", id, "--kind", kind, "--json"];
         words.extend(unit.map(|unit| ["--unit", unit]).into_iter().flatten());
+        self.add(&words, "password")
+    }
+
+    /// Adds a device that only users with the grant may see; its password.
+    pub fn restricted_device(&self, id: &str, kind: &str) -> String {
+        let words = [
+            "device",
+            "add",
+            id,
+            "--kind",
+            kind,
+            "--restricted",
+            "--json",
+        ];
         self.add(&words, "password")
     }
 

@@ -35,7 +35,7 @@ fn has_exactly(what: &str, value: &Value, wanted: &[&str], optional: &[&str]) {
     }
 }
 
-const DEVICE: [&str; 15] = [
+const DEVICE: [&str; 16] = [
     "agency",
     "id",
     "kind",
@@ -46,6 +46,7 @@ const DEVICE: [&str; 15] = [
     "online",
     "position",
     "cell",
+    "cells",
     "zones",
     "battery_pct",
     "sos",
@@ -121,7 +122,7 @@ async fn every_item_has_the_fields_of_the_contract() {
         "snapshot",
         &picture,
         &[
-            "type", "epoch", "seq", "now_ms", "devices", "streams", "events",
+            "type", "epoch", "seq", "now_ms", "grid", "devices", "streams", "events",
         ],
         &["gone"],
     );

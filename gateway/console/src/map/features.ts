@@ -52,8 +52,18 @@ export function trailFeature(trail: readonly LonLat[]): FeatureCollection<LineSt
   return { type: 'FeatureCollection', features };
 }
 
-export function ofType(grid: Grid, type: GridProperties['type']): Grid {
-  return { type: 'FeatureCollection', features: grid.features.filter((f) => f.properties?.type === type) };
+const ZONES: readonly GridProperties['type'][] = ['zone', 'corridor'];
+
+export function cellsOf(grid: Grid): Grid {
+  return { type: 'FeatureCollection', features: grid.features.filter((f) => !isZone(f.properties)) };
+}
+
+export function zonesOf(grid: Grid): Grid {
+  return { type: 'FeatureCollection', features: grid.features.filter((f) => isZone(f.properties)) };
+}
+
+function isZone(properties: GridProperties | null): boolean {
+  return properties !== null && ZONES.includes(properties.type);
 }
 
 /** One point per cell or zone where its name stands, so that a name is drawn once however the area is cut in tiles. */
@@ -63,7 +73,7 @@ export function namePoints(grid: Grid): FeatureCollection<Point, { id: string; n
     const box = bounds([area.geometry]);
     if (box === null) continue;
     const { id, name } = area.properties;
-    const zone = area.properties.type === 'zone';
+    const zone = isZone(area.properties);
     features.push({
       type: 'Feature',
       // A zone's name stands at its upper edge, a cell's in its upper part: the middle is where devices are.

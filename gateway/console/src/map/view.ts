@@ -8,7 +8,7 @@ import type { Grid } from '../api';
 import type { LonLat } from '../contract';
 import type { Palette } from '../palette';
 import type { Store } from '../store';
-import { deviceBounds, deviceFeatures, gridBounds, namePoints, ofType, trailFeature, type Box } from './features';
+import { cellsOf, deviceBounds, deviceFeatures, gridBounds, namePoints, zonesOf, trailFeature, type Box } from './features';
 import { cellIs, DEVICE_LAYER, mapStyle, SOURCES } from './style';
 import { drawNamed, SYMBOL_RATIO } from './symbols';
 
@@ -26,6 +26,7 @@ export class MapView {
 
   private ready = false;
   private grid: Grid | null = null;
+  private drawnGrid = false;
   private fitted = false;
   private drawn = { devices: -1, streams: -1, selection: -1 };
   private drawnMs = 0;
@@ -125,13 +126,14 @@ export class MapView {
 
   private drawGrid(): void {
     if (!this.ready || this.grid === null) return;
-    const cells = ofType(this.grid, 'cell');
-    const zones = ofType(this.grid, 'zone');
+    const cells = cellsOf(this.grid);
+    const zones = zonesOf(this.grid);
     this.source(SOURCES.cells).setData(cells);
     this.source(SOURCES.cellNames).setData(namePoints(cells));
     this.source(SOURCES.zones).setData(zones);
     this.source(SOURCES.zoneNames).setData(namePoints(zones));
-    this.fit(false);
+    if (!this.drawnGrid) this.fit(false);
+    this.drawnGrid = true;
   }
 
   private drawPulses(): void {

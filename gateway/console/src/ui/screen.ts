@@ -31,6 +31,7 @@ export class Screen {
   private readonly mapNote = h('p', { class: 'map-note', role: 'status', hidden: true });
   private readonly places = new Map<string, string>();
   private readonly grid: Promise<api.Grid | null>;
+  private gridVersion: string | null = null;
   private frame: number | null = null;
   private readonly clock: number;
   private closed = false;
@@ -127,6 +128,7 @@ export class Screen {
   }
 
   private render(): void {
+    void this.followGrid();
     this.bar.render();
     this.bar.renderClock(this.feed.state, this.feed.lastMessageMs);
     this.list.render();
@@ -162,6 +164,18 @@ export class Screen {
     } catch {
       // The gateway is away; the feed keeps trying.
     }
+  }
+
+  /** The gateway reads its grid again when the file changes; the map follows. */
+  private async followGrid(): Promise<void> {
+    const version = this.store.gridVersion;
+    if (version === null || version === this.gridVersion) return;
+    const isFirst = this.gridVersion === null;
+    this.gridVersion = version;
+    // The first one is loaded when the screen opens.
+    if (isFirst) return;
+    const grid = await this.loadGrid();
+    if (!this.closed && grid !== null) this.map?.setGrid(grid);
   }
 
   private async loadGrid(): Promise<api.Grid | null> {

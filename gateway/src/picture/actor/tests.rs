@@ -6,7 +6,7 @@ use crate::clock::Now;
 use crate::ids::StreamId;
 use crate::outbox::{Appended, Outbox};
 use crate::picture::rules::tests::rule;
-use crate::picture::{Audience, Fact, Grid, NotOwned, Picture, Rules};
+use crate::picture::{Audience, Fact, GridFile, NotOwned, Picture, Rules};
 use crate::stream::StreamStatus;
 
 fn text(message: bytes::Bytes) -> String {
@@ -35,7 +35,14 @@ fn picture(state: &Path) -> (Picture, Outbox) {
         rule("stream_lost", "stream.phase == 'lost'"),
     ])
     .unwrap();
-    let picture = Picture::start(Grid::default(), rules, outbox.clone(), vec![], []);
+    let picture = Picture::start(
+        GridFile::parse(None).unwrap(),
+        rules,
+        outbox.clone(),
+        vec![],
+        None,
+        [],
+    );
     (picture, outbox)
 }
 

@@ -12,6 +12,8 @@ use super::tags::Audience;
 pub struct Message<'a> {
     pub kind: &'static str,
     pub epoch: &'a str,
+    /// Version of the grid in force.
+    pub grid: &'a str,
     pub seq: u64,
     pub now_ms: i64,
     pub entries: &'a [(&'a Entry, Option<&'a Trail>)],
@@ -25,8 +27,12 @@ impl Message<'_> {
         let mut out = String::with_capacity(room + 200 + self.gone.len() * 40);
         let _ = write!(
             out,
-            r#"{{"type":"{}","epoch":"{}","seq":{},"now_ms":{}"#,
-            self.kind, self.epoch, self.seq, self.now_ms
+            r#"{{"type":"{}","epoch":"{}","seq":{},"now_ms":{},"grid":{}"#,
+            self.kind,
+            self.epoch,
+            self.seq,
+            self.now_ms,
+            serde_json::Value::from(self.grid)
         );
         let is_device = |k: &Key| matches!(k, Key::Device(_));
         let is_stream = |k: &Key| matches!(k, Key::Stream(_));
@@ -96,7 +102,7 @@ impl Batch {
     }
 
     /// The whole batch for an audience without a filter, and how many items it says something of.
-    pub fn text(&self, epoch: &str, sees_restricted: bool) -> (Bytes, usize) {
+    pub fn text(&self, epoch: &str, grid: &str, sees_restricted: bool) -> (Bytes, usize) {
         let all = sees_restricted || !self.has_restricted();
         let may = |restricted: bool| all || !restricted;
         let n = if all {
@@ -117,6 +123,7 @@ impl Batch {
             Message {
                 kind: "change",
                 epoch,
+                grid,
                 seq: self.to,
                 now_ms: self.now_ms,
                 entries: &entries,

@@ -132,7 +132,11 @@ impl FeedReader {
             changes: Some(batch.changes),
         });
         if self.audience.filter.is_none() {
-            let (text, count) = batch.text(&self.feed.epoch, self.audience.sees_restricted);
+            let (text, count) = batch.text(
+                &self.feed.epoch,
+                &self.feed.grid(),
+                self.audience.sees_restricted,
+            );
             let offered = from.changes.map(|b| batch.changes.saturating_sub(b));
             account(count, offered);
             return Some(text);
@@ -147,6 +151,7 @@ impl FeedReader {
         let message = Message {
             kind: "change",
             epoch: &self.feed.epoch,
+            grid: &self.feed.grid(),
             seq: batch.to,
             now_ms: batch.now_ms,
             entries: &entries,

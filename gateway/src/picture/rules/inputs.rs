@@ -17,6 +17,12 @@ pub const FIELDS: [(&str, &[&str]); 3] = [
             "left_zones",
             "zones",
             "cell",
+            "entered",
+            "left",
+            "entered_cell",
+            "left_cell",
+            "inside_s",
+            "cell_s",
             "state",
             "speed_mps",
             "battery_pct",
@@ -46,6 +52,16 @@ pub struct TrackView<'a> {
     pub zones: Vec<&'a str>,
     /// Empty: in no cell.
     pub cell: &'a str,
+    /// Zones that it entered and left with its newest position.
+    pub entered: Vec<&'a str>,
+    pub left: Vec<&'a str>,
+    /// The cell that it entered and left with its newest position; empty: none.
+    pub entered_cell: &'a str,
+    pub left_cell: &'a str,
+    /// For how long it is in zones, seconds, by their ids.
+    pub inside_s: Vec<(&'a str, f64)>,
+    /// For how long it is in its cell, seconds.
+    pub cell_s: Option<f64>,
     /// `live`, `stale`, `lost`, `silent`.
     pub state: &'a str,
     pub speed_mps: Option<f64>,
@@ -73,12 +89,13 @@ enum Field<'a> {
     Number(f64),
     Text(&'a str),
     List(&'a [&'a str]),
+    Numbers(&'a [(&'a str, f64)]),
 }
 
 impl Inputs<'_> {
     /// None: no such field, or nobody told yet.
     fn field(&self, variable: &str, field: &str) -> Option<Field<'_>> {
-        use Field::{Bool, List, Number, Text};
+        use Field::{Bool, List, Number, Numbers, Text};
         match variable {
             "report" => {
                 let r = self.report.as_ref()?;
@@ -97,6 +114,12 @@ impl Inputs<'_> {
                     "left_zones" => Some(List(&t.left_zones)),
                     "zones" => Some(List(&t.zones)),
                     "cell" => Some(Text(t.cell)),
+                    "entered" => Some(List(&t.entered)),
+                    "left" => Some(List(&t.left)),
+                    "entered_cell" => Some(Text(t.entered_cell)),
+                    "left_cell" => Some(Text(t.left_cell)),
+                    "inside_s" => Some(Numbers(&t.inside_s)),
+                    "cell_s" => t.cell_s.map(Number),
                     "state" => Some(Text(t.state)),
                     "speed_mps" => t.speed_mps.map(Number),
                     "battery_pct" => t.battery_pct.map(Number),
@@ -134,6 +157,13 @@ impl Field<'_> {
             Self::Number(n) => (*n).into(),
             Self::Text(t) => (*t).into(),
             Self::List(l) => Value::List(Arc::new(l.iter().map(|t| (*t).into()).collect())),
+            Self::Numbers(all) => {
+                let map: HashMap<String, Value> = all
+                    .iter()
+                    .map(|(name, n)| ((*name).to_owned(), (*n).into()))
+                    .collect();
+                map.into()
+            }
         }
     }
 }
@@ -149,7 +179,7 @@ impl VariableResolver for Inputs<'_> {
             Field::Bool(b) => Some(CowVal::owned(CelBool::from(b))),
             Field::Number(n) => Some(CowVal::owned(CelDouble::from(n))),
             Field::Text(t) => Some(CowVal::owned(CelString::from(t))),
-            list @ Field::List(_) => {
+            list @ (Field::List(_) | Field::Numbers(_)) => {
                 let list: Box<dyn Val> = list.to_value().try_into().ok()?;
                 Some(CowVal::Owned(list))
             }

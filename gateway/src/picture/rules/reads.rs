@@ -13,6 +13,10 @@ pub struct Used {
     pub stream: bool,
     pub sos: bool,
     pub left_zones: bool,
+    /// What the last position crossed.
+    pub crossed: bool,
+    /// For how long something is so.
+    pub time: bool,
 }
 
 impl Used {
@@ -101,6 +105,9 @@ impl Used {
         }
         self.sos |= (name, field) == ("report", "sos");
         self.left_zones |= (name, field) == ("track", "left_zones");
+        self.crossed |=
+            name == "track" && matches!(field, "entered" | "left" | "entered_cell" | "left_cell");
+        self.time |= name == "track" && matches!(field, "inside_s" | "cell_s");
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ impl Scene {
         ])
         .unwrap();
         Self {
-            state: State::new(grid(), rules, vec![]).0,
+            state: State::new(Arc::new(grid()), rules, vec![]).0,
             feed: Feed::default(),
             now: Now::read(),
         }
@@ -147,7 +147,7 @@ fn a_device_as_the_contract_shows_it() {
             "id":"bc-01","kind":"bodycam","unit":"patrol-1","agency":null,"model":"X5","mode":null,"state":"live","online":true,
             "position":{"lat":37.005,"lon":112.005,"alt_m":null,"accuracy_m":null,"speed_mps":null,"heading_deg":null,
                 "time_ms":1_795_219_200_000_i64,"arrived_ms":arrived,"age_ms":0,"datum":"wgs84","source_datum":"wgs84"},
-            "cell":"c1","zones":["beat"],"battery_pct":83.0,"sos":false,"faults":{"bad_field":1},
+            "cell":"c1","cells":["c1"],"zones":["beat"],"battery_pct":83.0,"sos":false,"faults":{"bad_field":1},
             "trail":[[112.005,37.005]]})
     );
 }
@@ -464,4 +464,190 @@ fn deliveries_find_their_event_also_when_they_are_early() {
         });
     }
     assert_eq!(s.state.events.early.len(), EARLY_MAX);
+}
+
+fn square(properties: &Value) -> Value {
+    serde_json::json!({"type":"Feature","properties":properties,"geometry":{"type":"Polygon","coordinates":[[
+        [112.0,37.0],[112.01,37.0],[112.01,37.01],[112.0,37.01],[112.0,37.0]]]}})
+}
+
+fn grid_of(zones: &[Value]) -> Arc<Grid> {
+    let text = serde_json::json!({"type":"FeatureCollection",
+        "features":zones.iter().map(square).collect::<Vec<_>>()});
+    Arc::new(Grid::parse(&text.to_string()).unwrap())
+}
+
+impl Scene {
+    fn with(rules: &[(&str, &str)], grid: Arc<Grid>) -> Self {
+        let rules: Vec<_> = rules.iter().map(|(kind, when)| rule(kind, when)).collect();
+        let rules = Rules::compile(&rules).unwrap_or_else(|f| panic!("{f:?}"));
+        Self {
+            state: State::new(grid, rules, vec![]).0,
+            feed: Feed::default(),
+            now: Now::read(),
+        }
+    }
+
+    fn at(&mut self, lat: f64) -> Fact {
+        let report = Report {
+            device: "bc-01".into(),
+            fix: Some(fix(lat, 112.005)),
+            ..Report::default()
+        };
+        Fact::Report {
+            report,
+            registered: Some(Arc::new(registered())),
+            arrived: self.now,
+        }
+    }
+
+    fn move_to(&mut self, lat: f64) -> Vec<String> {
+        self.wait(60);
+        let fact = self.at(lat);
+        self.owned(fact)
+    }
+}
+
+#[test]
+fn rules_on_crossings_fire_once_for_each() {
+    let mut s = Scene::with(
+        &[
+            ("in", "'closed' in track.entered"),
+            ("out", "track.left.exists(z, z == 'closed')"),
+            (
+                "cell",
+                "track.entered_cell != '' && track.left_cell != track.entered_cell",
+            ),
+        ],
+        grid_of(&[
+            serde_json::json!({"type":"zone","id":"closed","kind":"restricted"}),
+            serde_json::json!({"type":"grid","id":"g1"}),
+        ]),
+    );
+    let told: Vec<_> = [37.02, 37.005, 37.0051, 37.02, 37.02, 37.005]
+        .into_iter()
+        .map(|lat| s.move_to(lat))
+        .collect();
+    let both = vec!["in".to_owned(), "cell".to_owned()];
+    let none = Vec::<String>::new();
+    assert_eq!(
+        told,
+        [
+            none.clone(),
+            both.clone(),
+            none.clone(),
+            vec!["out".into()],
+            none,
+            both
+        ]
+    );
+}
+
+#[test]
+fn a_crossing_that_nobody_owns_is_raised_again() {
+    let mut s = Scene::with(
+        &[("in", "'closed' in track.entered")],
+        grid_of(&[serde_json::json!({"type":"zone","id":"closed"})]),
+    );
+    let fact = s.at(37.005);
+    let raised = s.tell(fact).pop().unwrap();
+    s.answer(raised, None);
+    assert_eq!(s.move_to(37.005), ["in"], "the device says it again");
+    assert_eq!(s.move_to(37.005), [""; 0]);
+}
+
+#[test]
+fn time_inside_is_noticed_while_the_device_is_quiet() {
+    let mut s = Scene::with(
+        &[
+            (
+                "long",
+                "'closed' in track.inside_s && track.inside_s['closed'] > 90.0",
+            ),
+            ("cell", "track.cell_s > 90.0"),
+        ],
+        grid_of(&[serde_json::json!({"type":"zone","id":"closed"})]),
+    );
+    assert_eq!(s.move_to(37.005), [""; 0]);
+    s.wait(89);
+    assert_eq!(s.owned(Fact::Tick), [""; 0]);
+    s.wait(9);
+    assert_eq!(s.owned(Fact::Tick), [""; 0], "looked at every ten seconds");
+    s.wait(1);
+    assert_eq!(s.owned(Fact::Tick), ["long"]);
+    s.wait(10);
+    assert_eq!(s.owned(Fact::Tick), [""; 0]);
+}
+
+#[test]
+fn a_zone_that_begins_and_a_new_grid_find_who_stands_there() {
+    let from = crate::clock::rfc3339(crate::clock::unix_ms() + 100_000);
+    let fair = serde_json::json!({"type":"zone","id":"fair","from":from});
+    let mut s = Scene::with(
+        &[("in", "size(track.entered) > 0")],
+        grid_of(std::slice::from_ref(&fair)),
+    );
+    s.owned(Fact::Tick);
+    assert_eq!(s.move_to(37.005), [""; 0]);
+    assert_eq!(s.device()["zones"], serde_json::json!([]));
+    s.wait(50);
+    assert_eq!(s.owned(Fact::Tick), ["in"], "it begins");
+    assert_eq!(s.device()["zones"], serde_json::json!(["fair"]));
+    let cell = serde_json::json!({"type":"cell","id":"c9"});
+    assert_eq!(
+        s.owned(Fact::Grid(grid_of(&[cell.clone(), fair.clone()]))),
+        [""; 0]
+    );
+    assert_eq!(
+        (&s.device()["cell"], &s.device()["zones"]),
+        (&"c9".into(), &serde_json::json!(["fair"]))
+    );
+    let new = serde_json::json!({"type":"zone","id":"new"});
+    assert_eq!(s.owned(Fact::Grid(grid_of(&[new, fair]))), ["in"]);
+    assert_eq!(s.owned(Fact::Grid(grid_of(&[]))), [""; 0]);
+    assert_eq!(
+        (&s.device()["cell"], &s.device()["zones"]),
+        (&Value::Null, &serde_json::json!([]))
+    );
+}
+
+#[test]
+fn positions_become_points_with_both_times() {
+    let mut s = Scene::new();
+    let apply = |s: &mut Scene, lat, time_ms: Option<i64>| {
+        let mut fact = s.at(lat);
+        if let Fact::Report { report, .. } = &mut fact {
+            report.device_time_ms = time_ms;
+        }
+        let (now, fx) = (s.now, s.state.apply(fact, s.now));
+        s.feed.publish(fx.changes);
+        let points = fx.points;
+        points.first().map(|p| {
+            (
+                p.spot.happened_ms - now.unix_ms,
+                p.spot.known_ms - now.unix_ms,
+                p.spot.is_back_filled,
+            )
+        })
+    };
+    assert_eq!(apply(&mut s, 37.0, None), None, "no history is kept");
+    s.state.keep_history(SECOND * 10);
+    let now = s.now.unix_ms;
+    assert_eq!(
+        apply(&mut s, 37.0, Some(now - 2000)),
+        Some((-2000, 0, false))
+    );
+    assert_eq!(apply(&mut s, 37.0, Some(now - 1000)), None, "thinned");
+    assert_eq!(
+        apply(&mut s, 37.001, Some(now - 60_000)),
+        Some((-60_000, 0, true)),
+        "told late"
+    );
+    assert_eq!(s.device()["position"]["lat"], 37.0);
+    s.wait(20);
+    assert_eq!(
+        apply(&mut s, 37.0, Some(1)),
+        Some((0, 0, true)),
+        "nobody believes that time"
+    );
 }

@@ -1,5 +1,6 @@
 use serde_json::json;
 
+use super::super::grid::Grid;
 use super::*;
 
 pub fn fix(lat: f64, lon: f64) -> Fix {
@@ -35,60 +36,48 @@ const METRE: f64 = 1.0 / 111_195.0;
 
 #[test]
 fn the_marker_never_goes_back() {
-    let (grid, mut t, now) = (grid(), Track::default(), Now::read());
+    let (mut t, now) = (Track::default(), Now::read());
     assert_eq!(t.freshness(), Freshness::Silent);
     assert_eq!(
-        t.take(fix(37.0, 112.0), Some(5000), true, &grid, now),
+        t.take(fix(37.0, 112.0), Some(5000), true, now),
         Taken::Moved
     );
     let later = now.plus(SECOND);
     assert_eq!(
-        t.take(fix(37.1, 112.0), Some(4000), true, &grid, later),
+        t.take(fix(37.1, 112.0), Some(4000), true, later),
         Taken::Stale
     );
     assert_eq!(t.last().unwrap().fix.lat, 37.0);
     // A fix without time counts as new; so does an older clock when nothing else comes.
-    assert_eq!(
-        t.take(fix(37.0001, 112.0), None, true, &grid, later),
-        Taken::Moved
-    );
-    t.take(fix(37.0, 112.0), Some(9000), true, &grid, later);
+    assert_eq!(t.take(fix(37.0001, 112.0), None, true, later), Taken::Moved);
+    t.take(fix(37.0, 112.0), Some(9000), true, later);
     let much_later = later.plus(CLOCK_STEP_AFTER);
     assert_eq!(
-        t.take(fix(37.001, 112.0), Some(6000), true, &grid, much_later),
+        t.take(fix(37.001, 112.0), Some(6000), true, much_later),
         Taken::Moved
     );
 }
 
 #[test]
 fn a_jump_needs_a_second_fix_that_agrees() {
-    let (grid, mut t, now) = (grid(), Track::default(), Now::read());
+    let (mut t, now) = (Track::default(), Now::read());
     let at = |s: u32| now.plus(SECOND * s);
-    t.take(fix(37.0, 112.0), None, true, &grid, at(0));
+    t.take(fix(37.0, 112.0), None, true, at(0));
+    assert_eq!(t.take(fix(37.5, 112.0), None, true, at(1)), Taken::Held);
     assert_eq!(
-        t.take(fix(37.5, 112.0), None, true, &grid, at(1)),
-        Taken::Held
-    );
-    assert_eq!(
-        t.take(fix(37.0001, 112.0), None, true, &grid, at(2)),
+        t.take(fix(37.0001, 112.0), None, true, at(2)),
         Taken::Moved,
         "an outlier"
     );
+    assert_eq!(t.take(fix(37.5, 112.0), None, true, at(3)), Taken::Held);
     assert_eq!(
-        t.take(fix(37.5, 112.0), None, true, &grid, at(3)),
-        Taken::Held
-    );
-    assert_eq!(
-        t.take(fix(38.5, 112.0), None, true, &grid, at(4)),
+        t.take(fix(38.5, 112.0), None, true, at(4)),
         Taken::Held,
         "no agreement"
     );
+    assert_eq!(t.take(fix(38.5001, 112.0), None, true, at(5)), Taken::Moved);
     assert_eq!(
-        t.take(fix(38.5001, 112.0), None, true, &grid, at(5)),
-        Taken::Moved
-    );
-    assert_eq!(
-        t.take(fix(37.0, 112.0), None, false, &grid, at(6)),
+        t.take(fix(37.0, 112.0), None, false, at(6)),
         Taken::Moved,
         "a drone"
     );
@@ -96,11 +85,11 @@ fn a_jump_needs_a_second_fix_that_agrees() {
 
 #[test]
 fn a_burst_of_stored_positions_is_no_jump() {
-    let (grid, mut t, now) = (grid(), Track::default(), Now::read());
+    let (mut t, now) = (Track::default(), Now::read());
     for i in 0..20_i32 {
         let at = fix(37.0 + f64::from(i) * 300.0 * METRE, 112.0);
         let time = i64::from(i) * 10_000;
-        assert_eq!(t.take(at, Some(time), true, &grid, now), Taken::Moved);
+        assert_eq!(t.take(at, Some(time), true, now), Taken::Moved);
     }
     assert!((t.speed_mps().unwrap() - 30.0).abs() < 0.1);
 }
@@ -108,10 +97,10 @@ fn a_burst_of_stored_positions_is_no_jump() {
 #[test]
 fn live_stale_lost_by_its_own_interval() {
     for (interval_s, stale_s, lost_s) in [(1, 10, 60), (5, 15, 60), (30, 90, 300)] {
-        let (grid, mut t, mut now) = (grid(), Track::default(), Now::read());
+        let (mut t, mut now) = (Track::default(), Now::read());
         for _ in 0..6 {
             now = now.plus(SECOND * interval_s);
-            t.take(fix(37.0, 112.0), None, true, &grid, now);
+            t.take(fix(37.0, 112.0), None, true, now);
         }
         let mut seen = Vec::new();
         for s in 1..=400 {
@@ -123,51 +112,15 @@ fn live_stale_lost_by_its_own_interval() {
             seen,
             [(Freshness::Stale, stale_s), (Freshness::Lost, lost_s)]
         );
-        t.take(fix(37.0, 112.0), None, true, &grid, now.plus(SECOND * 400));
+        t.take(fix(37.0, 112.0), None, true, now.plus(SECOND * 400));
         assert_eq!(t.freshness(), Freshness::Live);
     }
 }
 
 #[test]
 fn what_does_not_move_does_not_age() {
-    let (grid, mut t, now) = (grid(), Track::default(), Now::read());
-    t.fix_at(fix(37.0, 112.0), &grid, now);
+    let (mut t, now) = (Track::default(), Now::read());
+    t.fix_at(fix(37.0, 112.0), now);
     assert!(!t.age(now.plus(SECOND * 100_000)));
     assert_eq!(t.freshness(), Freshness::Live);
-}
-
-/// Steps of (metres north of the zone's northern border, accuracy, zones left after it, leavings after it).
-#[test]
-fn zone_borders() {
-    let (grid, mut t, mut now) = (grid(), Track::default(), Now::read());
-    t.set_own_zones([0].into_iter());
-    for (i, (north_m, accuracy, left, leavings)) in [
-        (100.0, 5.0, 0, 0),  // outside from the start: nothing was left
-        (-100.0, 5.0, 0, 0), // in
-        (10.0, 20.0, 0, 0),  // the accuracy reaches over the border: says nothing
-        (10.0, 20.0, 0, 0),
-        (10.0, 5.0, 0, 0),  // outside once
-        (-10.0, 5.0, 0, 0), // and back
-        (10.0, 5.0, 0, 0),  // outside once
-        (12.0, 5.0, 1, 1),  // twice: left
-        (15.0, 5.0, 1, 1),
-        (-3.0, 5.0, 1, 1),  // not surely back
-        (-10.0, 5.0, 0, 1), // back
-        (60.0, 5.0, 1, 2),  // clearly outside at once
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        now = now.plus(SECOND);
-        let at = Fix {
-            accuracy_m: Some(accuracy),
-            ..fix(37.01 + north_m * METRE, 112.005)
-        };
-        assert_eq!(t.take(at, None, false, &grid, now), Taken::Moved);
-        assert_eq!(
-            (t.left_zones().count(), t.leavings()),
-            (left, leavings),
-            "step {i}"
-        );
-    }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use parking_lot::RwLock;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,11 +21,11 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use super::{EMPTY_GRID, Ready, Room, login, routes, serve, video};
+use super::{Ready, Room, login, routes, serve, video};
 use crate::event::{Event, Priority, Severity, new_event_id};
 use crate::ids::DeviceId;
 use crate::outbox::{Outbox, Outcome};
-use crate::picture::{Body, Change, Feed, Key};
+use crate::picture::{Body, Change, Feed, GridFile, Key};
 use crate::registry::{Guard, Registry, Role};
 use crate::stream::{Streams, StreamsLimits};
 use crate::webrtc::WebRtc;
@@ -74,7 +75,8 @@ async fn open() -> House {
         glances: super::audit::Glances::default(),
         ready: ready.clone(),
         box_id: "yuci-1".to_owned(),
-        grid: EMPTY_GRID.into(),
+        grid: Arc::new(RwLock::new(GridFile::parse(None).unwrap())),
+        history: None,
         map_dir: Some(map),
         logins: login::Logins::default(),
         feed_places: Arc::new(Semaphore::new(super::feed::FEEDS_MAX)),
