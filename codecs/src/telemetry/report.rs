@@ -228,10 +228,36 @@ pub enum Fault {
     Swapped,
     /// Of a system or a source that is not registered, or signed by nobody who may.
     Unsigned,
+    /// From here on: of a session, not of a message. Bytes that are no MQTT packet.
+    MqttMalformed,
+    /// A packet that may not come now, or a property that may not be in it.
+    MqttProtocol,
+    /// A packet larger than announced.
+    MqttTooLarge,
+    /// A topic alias that is not known or not allowed.
+    MqttTopicAlias,
+    /// More unacknowledged messages than announced.
+    MqttReceiveMaximum,
+    /// Published to a topic that is not its own.
+    MqttNotAuthorized,
+    /// Wanted to listen to topics that are not its own, or a shared subscription.
+    MqttSubscription,
+    /// A will on a topic that is not its own.
+    MqttWill,
+    /// A packet id that is in use, or an answer to nothing.
+    MqttPacketId,
+    /// Said nothing for longer than it promised.
+    MqttKeepAlive,
+    /// Does not read what it is sent.
+    MqttNotReading,
+    /// Connected more often than allowed.
+    MqttTooOften,
+    /// More sessions at once than allowed.
+    MqttTooMany,
 }
 
 impl Fault {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 26] = [
         Self::NotJson,
         Self::BadField,
         Self::OutsideWorld,
@@ -245,6 +271,19 @@ impl Fault {
         Self::Garbage,
         Self::Swapped,
         Self::Unsigned,
+        Self::MqttMalformed,
+        Self::MqttProtocol,
+        Self::MqttTooLarge,
+        Self::MqttTopicAlias,
+        Self::MqttReceiveMaximum,
+        Self::MqttNotAuthorized,
+        Self::MqttSubscription,
+        Self::MqttWill,
+        Self::MqttPacketId,
+        Self::MqttKeepAlive,
+        Self::MqttNotReading,
+        Self::MqttTooOften,
+        Self::MqttTooMany,
     ];
 
     pub fn name(self) -> &'static str {
@@ -262,6 +301,19 @@ impl Fault {
             Self::Garbage => "garbage",
             Self::Swapped => "swapped",
             Self::Unsigned => "unsigned",
+            Self::MqttMalformed => "mqtt_malformed",
+            Self::MqttProtocol => "mqtt_protocol",
+            Self::MqttTooLarge => "mqtt_too_large",
+            Self::MqttTopicAlias => "mqtt_topic_alias",
+            Self::MqttReceiveMaximum => "mqtt_receive_maximum",
+            Self::MqttNotAuthorized => "mqtt_not_authorized",
+            Self::MqttSubscription => "mqtt_subscription",
+            Self::MqttWill => "mqtt_will",
+            Self::MqttPacketId => "mqtt_packet_id",
+            Self::MqttKeepAlive => "mqtt_keep_alive",
+            Self::MqttNotReading => "mqtt_not_reading",
+            Self::MqttTooOften => "mqtt_too_often",
+            Self::MqttTooMany => "mqtt_too_many",
         }
     }
 }

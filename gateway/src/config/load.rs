@@ -114,6 +114,7 @@ pub(super) fn load_with(
             box_id: g.box_id,
             listen: g.listen,
             tls: g.tls,
+            client_certs: g.client_certs,
             mqtt: g.mqtt,
             rtsp: g.rtsp,
             streams: g.streams,

@@ -20,6 +20,7 @@ use std::time::Duration;
 use crate::event::{Priority, Severity};
 use crate::ids::StreamId;
 use crate::stream::StreamsLimits;
+use crate::tls::ClientCerts;
 
 pub use load::{Checks, Reading, load};
 pub use table::ConfigFault;
@@ -31,6 +32,8 @@ pub struct Config {
     pub box_id: String,
     pub listen: Listen,
     pub tls: Tls,
+    /// Certificates that devices show on the MQTT port with TLS.
+    pub client_certs: Option<ClientCerts>,
     pub mqtt: Mqtt,
     pub rtsp: Rtsp,
     pub streams: StreamsLimits,

@@ -54,7 +54,7 @@ pub(super) enum Owner {
 pub(super) struct Refused;
 
 impl Owner {
-    async fn tell(&self, fact: Fact) -> Result<(), Refused> {
+    pub(super) async fn tell(&self, fact: Fact) -> Result<(), Refused> {
         match self {
             Self::Picture(p) => p.tell(fact).await.map(|_| ()).map_err(|_| Refused),
             #[cfg(test)]
@@ -219,11 +219,7 @@ impl Handler<Hear> for DeviceActor {
             }
             for reply in decoded.replies {
                 match &down {
-                    Some(down) => down.push(Downlink {
-                        topic: reply.topic,
-                        payload: reply.payload.into(),
-                        qos: 1,
-                    }),
+                    Some(down) => down.push(Downlink::new(reply.topic, reply.payload, 1)),
                     None => downlink::dropped("session_ended"),
                 }
             }

@@ -5,6 +5,7 @@
 
 mod actor;
 mod downlink;
+mod faults;
 mod fleet;
 mod state;
 #[cfg(test)]
@@ -14,7 +15,7 @@ mod tests;
 mod uplink;
 
 pub(crate) use downlink::dropped as downlink_dropped;
-pub use downlink::{Downlink, Downlinks};
+pub use downlink::{Downlink, Downlinks, RETAINED_MAX, Retained};
 pub use fleet::{Busy, Fleet, NotOwned, Opened, Unreachable};
 pub use uplink::Uplink;
 

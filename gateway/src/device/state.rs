@@ -137,7 +137,6 @@ impl State {
 mod tests {
     use super::*;
     use crate::registry::DeviceKind;
-    use bytes::Bytes;
 
     fn device() -> registry::Device {
         registry::Device::new("bc-01", DeviceKind::Bodycam)
@@ -152,11 +151,7 @@ mod tests {
     }
 
     fn order() -> Downlink {
-        Downlink {
-            topic: "kerbside/v1/bc-01/down/x".into(),
-            payload: Bytes::from_static(b"{}"),
-            qos: 1,
-        }
+        Downlink::new("kerbside/v1/bc-01/down/x", "{}", 1)
     }
 
     #[test]

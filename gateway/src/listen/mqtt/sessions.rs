@@ -162,6 +162,7 @@ mod tests {
 
     fn kept(until: Instant, will: Option<Instant>) -> Kept {
         Kept {
+            issue: Default::default(),
             down: Default::default(),
             received: Default::default(),
             queue: Arc::default(),
