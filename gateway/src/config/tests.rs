@@ -608,6 +608,8 @@ fn the_shown_defaults_are_the_defaults() {
         ("tls/cert.pem", "x"),
         ("tls/key.pem", "x"),
         ("tls/joint-ca.pem", "x"),
+        ("tls/devices-ca.pem", "x"),
+        ("tls/devices-crl.pem", "x"),
         ("secrets/gate-1", "x"),
         ("secrets/joint-token", "x"),
         ("map/README", ""),

@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use super::connect::{self, BadConnect, Connect, Will};
 use super::end::End;
 use super::packet::{Bad, Frame, Version};
-use super::session::{ALIASES_MAX, Kept, Party, Session};
+use super::session::{ALIASES_MAX, Party, Session};
 use super::sessions::{Claim, TakeOver};
 use super::write::{self, Offer, Takes};
 use super::{Peer, Room, Shared};
@@ -169,8 +169,9 @@ pub(super) async fn admit(
         replaces,
         mut kept,
     } = claim;
-    let is_theirs = |k: &Kept| k.issue == registered.issue;
-    if (connect.clean || !kept.as_ref().is_none_or(is_theirs))
+    // A device that was registered anew is another one: neither its session nor its will.
+    kept = kept.filter(|k| k.issue == registered.issue);
+    if connect.clean
         && let Some(dropped) = kept.take()
         && let Some((_, will)) = dropped.will
     {

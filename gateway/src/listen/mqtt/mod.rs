@@ -257,7 +257,11 @@ pub async fn serve(
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             _ = sweep.tick() => {
                 shared.pace.sweep(Instant::now());
-                for (device, will) in shared.sessions.sweep(Instant::now()) {
+                for (device, issue, will) in shared.sessions.sweep(Instant::now()) {
+                    let registered = shared.registry.device(device.as_str());
+                    if registered.is_none_or(|d| d.issue != issue) {
+                        continue;
+                    }
                     let shared = Arc::clone(&shared);
                     tasks.spawn_local(async move {
                         shared.publish_will(&device, SessionId::next(), will).await;

@@ -213,3 +213,54 @@ async fn a_delayed_will_waits_for_its_device() {
     answer.send(true).unwrap();
     assert_eq!(desk.report().await.0.device, "d");
 }
+
+#[actix::test]
+async fn a_will_is_published_once_and_not_for_who_came_back_in_time() {
+    let (y, mut desk) = yard().await;
+    let ask = Ask {
+        clean: false,
+        props: KEEP,
+        will: Some((REPORT, FIX)),
+        will_delay_s: Some(1),
+        ..V5
+    };
+    let accept = async { desk.next().await.1.send(true).unwrap() };
+    let ((c, _), ()) = tokio::join!(Client::to(&y, ask), accept);
+    drop(c);
+    // Gone, and back before the delay is over: the device is there, and nothing was published.
+    let online = |fact: &crate::picture::Fact| match fact {
+        crate::picture::Fact::Session { online, .. } => Some(*online),
+        _ => None,
+    };
+    let (fact, answer) = desk.next().await;
+    assert_eq!(online(&fact), Some(false));
+    answer.send(true).unwrap();
+    let back = async {
+        let (fact, answer) = desk.next().await;
+        answer.send(true).unwrap();
+        online(&fact)
+    };
+    let ((mut c, _), is_online) = tokio::join!(Client::to(&y, ask), back);
+    assert_eq!(is_online, Some(true));
+    // DISCONNECT with the will (0x04), and without an expiry: published at once, and only once.
+    c.send(&[0xe0, 7, 4, 5, 0x11, 0, 0, 0, 0]).await;
+    let (fact, answer) = desk.next().await;
+    assert!(
+        matches!(fact, crate::picture::Fact::Report { .. }),
+        "the will first: {fact:?}"
+    );
+    answer.send(true).unwrap();
+    let (fact, answer) = desk.next().await;
+    assert_eq!(online(&fact), Some(false));
+    answer.send(true).unwrap();
+    y.shared
+        .sessions
+        .sweep(std::time::Instant::now() + Duration::from_secs(5000));
+    // The next that the desk hears is the next that happens.
+    let ((_c, _), is_online) = tokio::join!(Client::to(&y, V5), async {
+        let (fact, answer) = desk.next().await;
+        answer.send(true).unwrap();
+        online(&fact)
+    });
+    assert_eq!(is_online, Some(true));
+}
