@@ -12,7 +12,7 @@ const RECEIVE_MAX: u16 = 4;
 const FILTER: &str = "kerbside/v1/bc-01/down/#";
 
 /// What may happen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Publish {
         qos: u8,
@@ -125,7 +125,7 @@ impl Model {
                     payload: Bytes::new(),
                 };
                 let waits = self.taken.iter().any(|t| t.0 > 0 && t.1 == id);
-                if qos == 0 || (!waits && !(qos == 2 && self.owned.contains(&id))) {
+                if qos == 0 || !(waits || qos == 2 && self.owned.contains(&id)) {
                     self.taken.push_back((qos, if qos > 0 { id } else { 0 }));
                     may_end = qos > 0;
                 } else if qos == 2 && !waits {
