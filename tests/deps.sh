@@ -120,18 +120,21 @@ if [ "$node_needed" = yes ] && [ "$(node_version)" -lt $NODE_MIN ]; then
     npm install --prefix gateway/console/.node --no-audit --no-fund --loglevel=error node@22
 fi
 
-# A WebRTC peer that is not ours, from PyPI; kept until the version changes.
-AIORTC=1.16.0
+# Peers that are not ours, from PyPI; kept until the version changes: directory in target/, module, package, version.
+peer() {
+    python=target/$1/bin/python
+    [ "$($python -c "import $2; print($2.__version__)" 2>/dev/null)" != "$4" ] || return 0
+    say "$3 $4 from PyPI into target/$1"
+    if ! { python3 -m venv --clear "target/$1" && $python -m pip install --quiet --disable-pip-version-check "$3==$4"; }; then
+        echo "note: $3 could not be installed; the tests that use it are skipped"
+        rm -rf "target/$1"
+    fi
+}
 for set in "$@"; do
     [ "$set" = test ] || continue
-    python=target/aiortc/bin/python
-    if [ "$($python -c 'import aiortc; print(aiortc.__version__)' 2>/dev/null)" != "$AIORTC" ]; then
-        say "aiortc $AIORTC from PyPI into target/aiortc"
-        if ! { python3 -m venv --clear target/aiortc && $python -m pip install --quiet --disable-pip-version-check "aiortc==$AIORTC"; }; then
-            echo "note: aiortc could not be installed; the tests that use it are skipped"
-            rm -rf target/aiortc
-        fi
-    fi
+    # WebRTC and MQTT.
+    peer aiortc aiortc aiortc 1.16.0
+    peer paho paho.mqtt paho-mqtt 2.1.0
 done
 
 # A drone that is not ours, from PyPI; kept until the version changes.

@@ -4,6 +4,7 @@
 //! A certificate that cannot be used (half written, key of another one) is told once and the old one stays. Whoever gives
 //! no certificate gets one of the gateway's own (`self_signed`).
 
+mod clients;
 mod self_signed;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+pub use clients::{ClientCerts, Identity};
 pub use self_signed::SelfSigned;
 
 use crate::{clock, metrics};
@@ -56,6 +58,12 @@ pub enum TlsError {
     Key { path: PathBuf, reason: String },
     #[error("{path}: {reason}; the gateway keeps the certificate there that it makes for itself")]
     SelfSigned { path: PathBuf, reason: String },
+    #[error(
+        "tls.client_ca_file {path}: {reason}; it must hold the certificates of who signs devices' certificates, in PEM"
+    )]
+    ClientCa { path: PathBuf, reason: String },
+    #[error("tls.client_crl_file {path}: {reason}; it must hold revocation lists in PEM")]
+    ClientCrl { path: PathBuf, reason: String },
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
 }
@@ -71,19 +79,57 @@ pub enum Source {
     Own(SelfSigned),
 }
 
-/// A server configuration (TLS 1.2 and 1.3, no client certificates) that follows the files.
+/// The gateway's side of TLS (1.2 and 1.3), with one certificate that follows its files.
+pub struct Server {
+    provider: Arc<CryptoProvider>,
+    follower: Arc<Follower>,
+}
+
+impl Server {
+    /// # Errors
+    /// [`TlsError`] when the files cannot be read now, or do not belong together; when an own one cannot be made.
+    pub fn open(source: Source) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let now = (Instant::now(), clock::unix_ms() / 1000);
+        let follower = Arc::new(Follower::new(source, provider.clone(), now)?);
+        Ok(Self { provider, follower })
+    }
+
+    /// For who is asked for no certificate: browsers, players, cameras.
+    ///
+    /// # Errors
+    /// [`TlsError::Setup`].
+    pub fn config(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        let config = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(self.follower.clone());
+        Ok(Arc::new(config))
+    }
+
+    /// For devices that show a certificate. Handshakes are never resumed: a certificate that was revoked meanwhile
+    /// would not be looked at again.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the files of `clients` cannot be read now.
+    pub fn config_for(&self, clients: ClientCerts) -> Result<Arc<ServerConfig>, TlsError> {
+        let verifier = clients::Verifier::new(clients, self.provider.clone(), Instant::now())?;
+        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(self.follower.clone());
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+}
+
+/// The configuration of [`Server::config`], for who needs no other.
 ///
 /// # Errors
-/// [`TlsError`] when the files cannot be read now, or do not belong together; when an own one cannot be made.
+/// As [`Server::open`].
 pub fn server_config(source: Source) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let now = (Instant::now(), clock::unix_ms() / 1000);
-    let follower = Follower::new(source, provider.clone(), now)?;
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(follower));
-    Ok(Arc::new(config))
+    Server::open(source)?.config()
 }
 
 /// What people are told about a certificate.
@@ -126,10 +172,14 @@ struct Files {
 /// What tells one version of a file from the next; its rights count too.
 type Stamp = Option<(u64, u64, i64, i64)>;
 
+fn stamp(path: &Path) -> Stamp {
+    let of = |m: Metadata| (m.ino(), m.len(), m.ctime(), m.ctime_nsec());
+    std::fs::metadata(path).ok().map(of)
+}
+
 impl Files {
     fn stamps(&self) -> [Stamp; 2] {
-        let stamp = |m: Metadata| (m.ino(), m.len(), m.ctime(), m.ctime_nsec());
-        [&self.cert, &self.key].map(|path| std::fs::metadata(path).ok().map(stamp))
+        [&self.cert, &self.key].map(|path| stamp(path))
     }
 
     fn load(&self, provider: &CryptoProvider) -> Result<(CertifiedKey, Told), TlsError> {
@@ -333,7 +383,7 @@ mod tests {
         let (one, other) = (pair(), pair());
         let told = |cert: &str, key: &str| {
             let given = write(dir.path(), cert, key);
-            server_config(given).unwrap_err().to_string()
+            Server::open(given).err().unwrap().to_string()
         };
         assert!(told("", &one.key_pem).contains("cert.pem: no certificate"));
         assert!(told(&one.cert_pem, "junk").contains("key.pem"));
@@ -343,7 +393,7 @@ mod tests {
             cert: missing.clone(),
             key: missing,
         };
-        let text = server_config(given).unwrap_err().to_string();
+        let text = Server::open(given).err().unwrap().to_string();
         assert!(text.contains("missing.pem"), "{text}");
     }
 
@@ -354,7 +404,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let made = pair();
         let files = write(dir.path(), &made.cert_pem, &made.key_pem);
-        let config = server_config(files).unwrap();
+        let config = Server::open(files).unwrap().config().unwrap();
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
             .await
             .unwrap();

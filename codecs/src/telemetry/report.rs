@@ -234,10 +234,36 @@ pub enum Fault {
     Encrypted,
     /// Of an aircraft that nobody announced.
     Unannounced,
+    /// From here on: of a session, not of a message. Bytes that are no MQTT packet.
+    MqttMalformed,
+    /// A packet that may not come now, or a property that may not be in it.
+    MqttProtocol,
+    /// A packet larger than announced.
+    MqttTooLarge,
+    /// A topic alias that is not known or not allowed.
+    MqttTopicAlias,
+    /// More unacknowledged messages than announced.
+    MqttReceiveMaximum,
+    /// Published to a topic that is not its own.
+    MqttNotAuthorized,
+    /// Wanted to listen to topics that are not its own, or a shared subscription.
+    MqttSubscription,
+    /// A will on a topic that is not its own.
+    MqttWill,
+    /// A packet id that is in use, or an answer to nothing.
+    MqttPacketId,
+    /// Said nothing for longer than it promised.
+    MqttKeepAlive,
+    /// Does not read what it is sent.
+    MqttNotReading,
+    /// Connected more often than allowed.
+    MqttTooOften,
+    /// More sessions at once than allowed.
+    MqttTooMany,
 }
 
 impl Fault {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 28] = [
         Self::NotJson,
         Self::BadField,
         Self::OutsideWorld,
@@ -253,6 +279,19 @@ impl Fault {
         Self::Unsigned,
         Self::Encrypted,
         Self::Unannounced,
+        Self::MqttMalformed,
+        Self::MqttProtocol,
+        Self::MqttTooLarge,
+        Self::MqttTopicAlias,
+        Self::MqttReceiveMaximum,
+        Self::MqttNotAuthorized,
+        Self::MqttSubscription,
+        Self::MqttWill,
+        Self::MqttPacketId,
+        Self::MqttKeepAlive,
+        Self::MqttNotReading,
+        Self::MqttTooOften,
+        Self::MqttTooMany,
     ];
 
     pub fn name(self) -> &'static str {
@@ -272,6 +311,19 @@ impl Fault {
             Self::Unsigned => "unsigned",
             Self::Encrypted => "encrypted",
             Self::Unannounced => "unannounced",
+            Self::MqttMalformed => "mqtt_malformed",
+            Self::MqttProtocol => "mqtt_protocol",
+            Self::MqttTooLarge => "mqtt_too_large",
+            Self::MqttTopicAlias => "mqtt_topic_alias",
+            Self::MqttReceiveMaximum => "mqtt_receive_maximum",
+            Self::MqttNotAuthorized => "mqtt_not_authorized",
+            Self::MqttSubscription => "mqtt_subscription",
+            Self::MqttWill => "mqtt_will",
+            Self::MqttPacketId => "mqtt_packet_id",
+            Self::MqttKeepAlive => "mqtt_keep_alive",
+            Self::MqttNotReading => "mqtt_not_reading",
+            Self::MqttTooOften => "mqtt_too_often",
+            Self::MqttTooMany => "mqtt_too_many",
         }
     }
 }

@@ -16,6 +16,9 @@ use crate::registry::{Device, DeviceKind, Registry};
 use crate::screen::Ready;
 use crate::stream::Streams;
 
+/// Between two looks for accounts that the command line changed; a look is one `PRAGMA data_version` (microseconds).
+const LOOK_FOR_CHANGES: Duration = Duration::from_millis(100);
+
 /// Starts the clockwork on the telemetry thread; the handles are aborted at the end.
 pub async fn start(
     config: &Config,
@@ -111,7 +114,7 @@ async fn ticks(
 async fn accounts(registry: Registry, picture: Picture, streams: Streams) {
     let mut known: Vec<Device> = registry.devices();
     let mut generation = registry.generation();
-    let mut every = tokio::time::interval(Duration::from_millis(250));
+    let mut every = tokio::time::interval(LOOK_FOR_CHANGES);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;

@@ -67,7 +67,7 @@ async fn serve(
     let guard = Arc::new(Guard::default());
     let outbox = Outbox::open(state_dir, &routes(&config))?;
     // After the state directory is ours alone.
-    let tls = certificate(&config, state_dir)?;
+    let (tls, mqtt_tls) = certificate(&config, state_dir)?;
     let streams = Streams::new(config.streams.clone());
     let fanout = Fanout::start(std::thread::available_parallelism().map_or(2, usize::from))
         .context("the fan-out threads could not be started")?;
@@ -230,7 +230,7 @@ async fn serve(
         config.listen.mqtt,
         "mqtts",
         config.listen.mqtts,
-        tls.as_ref(),
+        mqtt_tls.as_ref(),
     ) {
         let Some(listener) = sockets.tcp_if(is_asked(&config, key), key, addr)? else {
             continue;
@@ -311,11 +311,11 @@ fn routes(config: &Config) -> Vec<(String, Vec<String>)> {
         .collect()
 }
 
-/// TLS of all ports that have it; None when there is none.
-fn certificate(config: &Config, state_dir: &Path) -> Result<Acceptor, tls::TlsError> {
+/// TLS of all ports that have it, and that of MQTT, where devices may be asked for a certificate; None when there is none.
+fn certificate(config: &Config, state_dir: &Path) -> Result<(Acceptor, Acceptor), tls::TlsError> {
     let l = &config.listen;
     if l.mqtts.or(l.rtsps).or(l.https).is_none() {
-        return Ok(None);
+        return Ok((None, None));
     }
     let source = match &config.tls {
         Tls::Files {
@@ -326,9 +326,15 @@ fn certificate(config: &Config, state_dir: &Path) -> Result<Acceptor, tls::TlsEr
             key: key_file.clone(),
         },
         Tls::SelfSigned => tls::Source::Own(tls::SelfSigned::new(state_dir, &config.box_id)),
-        Tls::Off => return Ok(None),
+        Tls::Off => return Ok((None, None)),
     };
-    tls::server_config(source).map(Some)
+    let server = tls::Server::open(source)?;
+    let all = server.config()?;
+    let mqtt = match &config.client_certs {
+        Some(clients) if l.mqtts.is_some() => server.config_for(clients.clone())?,
+        _ => all.clone(),
+    };
+    Ok((Some(all), Some(mqtt)))
 }
 
 type Acceptor = Option<Arc<rustls::ServerConfig>>;

@@ -9,6 +9,7 @@ use super::secret::Credentials;
 use super::table::{At, Source, Table};
 use super::{Broker, Listen, Mqtt, Rtsp, Tls, Tracks, WebRtc};
 use crate::stream::StreamsLimits;
+use crate::tls::ClientCerts;
 
 /// What `gateway.toml` says. Values that were faulty hold their default: the faults stop the start.
 #[derive(Default)]
@@ -16,6 +17,7 @@ pub(super) struct Gateway {
     pub box_id: String,
     pub listen: Listen,
     pub tls: Tls,
+    pub client_certs: Option<ClientCerts>,
     pub mqtt: Mqtt,
     pub broker: Option<Broker>,
     pub rtsp: Rtsp,
@@ -101,7 +103,7 @@ pub(super) fn read(source: &Source, credentials: &Credentials) -> Gateway {
         .and_then(|f| f.seconds(1..=80))
         .unwrap_or(Duration::from_secs(10));
     let map_dir = top.optional("map_dir").and_then(|f| f.path(true));
-    let tls = tls(top.table("tls"));
+    let (tls, client_certs) = tls(top.table("tls"));
     let mut listen = listen(top.table("listen"), tls != Tls::Off);
     if tls != Tls::SelfSigned {
         // Who gives a certificate wants its ports.
@@ -121,6 +123,7 @@ pub(super) fn read(source: &Source, credentials: &Credentials) -> Gateway {
         box_id,
         listen,
         tls,
+        client_certs,
         mqtt,
         broker,
         rtsp,
@@ -133,7 +136,47 @@ pub(super) fn read(source: &Source, credentials: &Credentials) -> Gateway {
     }
 }
 
-fn tls(mut t: Table<'_>) -> Tls {
+/// The gateway's certificate, and those that devices show.
+fn tls(mut t: Table<'_>) -> (Tls, Option<ClientCerts>) {
+    let clients = client_certs(&mut t);
+    (server_cert(t), clients)
+}
+
+fn client_certs(t: &mut Table<'_>) -> Option<ClientCerts> {
+    let asked = t.optional("mqtts_client_cert");
+    let crl = t.optional("client_crl_file");
+    let has_crl = crl.is_some();
+    let crl_file = crl.and_then(|f| f.path(false));
+    let asked = asked.and_then(|f| {
+        f.read(|text| match text {
+            "off" => Ok(None),
+            "optional" => Ok(Some(false)),
+            "required" => Ok(Some(true)),
+            _ => Err(format!(
+                "{text:?} is not known: write \"off\", \"optional\" or \"required\""
+            )),
+        })
+    });
+    let ca = match asked {
+        Some(None) => t.optional("client_ca_file"),
+        None if !has_crl => t.optional("client_ca_file"),
+        _ => t.required(
+            "client_ca_file",
+            "the certificates (PEM) of who signs devices' certificates",
+        ),
+    };
+    let ca_file = ca.and_then(|f| f.path(false));
+    match asked {
+        Some(None) => None,
+        asked => Some(ClientCerts {
+            ca_file: ca_file?,
+            crl_file,
+            is_required: asked.flatten() == Some(true),
+        }),
+    }
+}
+
+fn server_cert(mut t: Table<'_>) -> Tls {
     let cert = t.optional("cert_file");
     let key = t.optional("key_file");
     let own = t

@@ -121,6 +121,7 @@ pub(super) fn load_with(
             box_id: g.box_id,
             listen: g.listen,
             tls: g.tls,
+            client_certs: g.client_certs,
             mqtt: g.mqtt,
             broker: g.broker,
             rtsp: g.rtsp,

@@ -25,6 +25,7 @@ use kerbside_codecs::telemetry::Mapping;
 use crate::event::{Priority, Severity};
 use crate::ids::{DeviceId, StreamId};
 use crate::stream::StreamsLimits;
+use crate::tls::ClientCerts;
 pub use kerbside_codecs::telemetry::datagram::Key as SigningKey;
 
 pub use load::{Checks, Reading, grid_fault, load, reread_grid};
@@ -37,6 +38,8 @@ pub struct Config {
     pub box_id: String,
     pub listen: Listen,
     pub tls: Tls,
+    /// Certificates that devices show on the MQTT port with TLS.
+    pub client_certs: Option<ClientCerts>,
     pub mqtt: Mqtt,
     /// Devices come by this broker too; None: only by our own ports.
     pub broker: Option<Broker>,

@@ -112,6 +112,45 @@ fn tls_opens_the_secure_ports() {
 }
 
 #[test]
+fn certificates_of_devices_are_asked_for_as_written() {
+    let of = |more: &str| {
+        let text = format!("box_id = \"b\"\n[tls]\n{more}");
+        let dir = dir(&[("gateway.toml", &text), ("ca.pem", ""), ("crl.pem", "")]);
+        let c = load(dir.path()).map_err(|f| f.iter().map(ToString::to_string).collect::<String>());
+        c.map(|c| {
+            c.client_certs
+                .map(|c| (c.is_required, c.crl_file.is_some()))
+        })
+    };
+    let (ca, crl) = (
+        "client_ca_file = \"ca.pem\"\n",
+        "client_crl_file = \"crl.pem\"\n",
+    );
+    assert_eq!(of(""), Ok(None));
+    assert_eq!(of(ca), Ok(Some((false, false))));
+    assert_eq!(
+        of(&format!("{ca}{crl}mqtts_client_cert = \"required\"\n")),
+        Ok(Some((true, true)))
+    );
+    assert_eq!(of(&format!("{ca}mqtts_client_cert = \"off\"\n")), Ok(None));
+    for (text, told) in [
+        (crl, "client_ca_file: is missing"),
+        (
+            "mqtts_client_cert = \"optional\"\n",
+            "client_ca_file: is missing",
+        ),
+        (
+            "mqtts_client_cert = \"yes\"\n",
+            "write \"off\", \"optional\" or \"required\"",
+        ),
+        ("client_ca_file = \"none.pem\"\n", "none.pem cannot be used"),
+    ] {
+        let fault = of(text).unwrap_err();
+        assert!(fault.contains(told), "{fault}");
+    }
+}
+
+#[test]
 fn tls_can_be_turned_off() {
     let dir = dir(&[(
         "gateway.toml",
@@ -706,6 +745,8 @@ fn the_shown_defaults_are_the_defaults() {
         ("tls/joint-ca.pem", "x"),
         ("tls/broker-ca.pem", "x"),
         ("secrets/broker", "x"),
+        ("tls/devices-ca.pem", "x"),
+        ("tls/devices-crl.pem", "x"),
         ("secrets/gate-1", "x"),
         ("secrets/uav-7", KEY),
         ("secrets/joint-token", "x"),

@@ -95,6 +95,14 @@ impl Owner {
         }
     }
 
+    /// Tells a fact and waits until it is owned.
+    pub(super) async fn told(&self, fact: Fact) -> Result<(), Refused> {
+        match self.tell(fact)? {
+            Telling::Owned => Ok(()),
+            Telling::Later(owned) => owned.await,
+        }
+    }
+
     /// Tells facts in order; the next one when the former is owned. Err(the rest): one waits.
     fn tell_all(&self, mut facts: std::vec::IntoIter<Fact>) -> Result<Result<(), Refused>, Rest> {
         while let Some(fact) = facts.next() {
@@ -317,9 +325,7 @@ impl Handler<Hear> for DeviceActor {
         let conclude = move || {
             for reply in replies {
                 match &down {
-                    Some(down) => {
-                        down.push(Downlink::new(reply.topic, reply.payload.into(), 1));
-                    }
+                    Some(down) => down.push(Downlink::new(reply.topic, reply.payload, 1)),
                     None => downlink::dropped("session_ended"),
                 }
             }
@@ -395,12 +401,7 @@ async fn tell_presence(owner: &Owner, fact: Option<Fact>) {
     let Some(fact) = fact else {
         return;
     };
-    let told = match owner.tell(fact) {
-        Ok(Telling::Owned) => Ok(()),
-        Ok(Telling::Later(owned)) => owned.await,
-        Err(refused) => Err(refused),
-    };
-    if told.is_err() {
+    if owner.told(fact).await.is_err() {
         tracing::debug!("the picture did not take a change of presence");
     }
 }

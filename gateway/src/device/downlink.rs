@@ -31,25 +31,29 @@ pub struct Downlink {
     pub payload: Bytes,
     /// 0, 1 or 2; a session lowers it to what the device subscribed with.
     pub qos: u8,
-    /// Of no use after this moment; None: always.
-    pub until: Option<Instant>,
-    /// What is left of that, seconds rounded up, when it was taken from the queue: Message Expiry (v5 §3.3.2.3.3).
-    pub left_s: Option<u32>,
+    /// Of no use from then on: dropped, or (v5) sent with what is left.
+    pub expires: Option<Instant>,
+    /// The newest of its topic is told again whenever the device subscribes, until the gateway ends ([`Retained`]).
+    pub retain: bool,
     /// Who wants to know what became of it.
     pub receipt: Option<Receipt>,
 }
 
 impl Downlink {
-    /// A message that nobody follows.
-    pub fn new(topic: String, payload: Bytes, qos: u8) -> Self {
+    /// One that never expires, is not retained, and that nobody follows.
+    pub fn new(topic: impl Into<String>, payload: impl Into<Bytes>, qos: u8) -> Self {
         Self {
-            topic,
-            payload,
+            topic: topic.into(),
+            payload: payload.into(),
             qos,
-            until: None,
-            left_s: None,
+            expires: None,
+            retain: false,
             receipt: None,
         }
+    }
+
+    pub fn is_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|t| t <= now)
     }
 
     pub fn bytes(&self) -> usize {
@@ -60,6 +64,46 @@ impl Downlink {
 /// Counts a message that did not go down.
 pub(crate) fn dropped(reason: &str) {
     DROPPED.with_label_values(&[reason]).inc();
+}
+
+/// Retained messages of one device; with one more the oldest goes.
+pub const RETAINED_MAX: usize = 8;
+/// A larger one is sent and not retained.
+const RETAINED_BYTES_MAX: usize = 4096;
+
+/// The newest message of each topic that a device is to know whenever it subscribes (v5 §3.3.1.3): settings, mostly.
+#[derive(Debug, Default)]
+pub struct Retained(Mutex<Vec<Downlink>>);
+
+impl Retained {
+    /// Replaces the one of this topic; an empty payload only removes it.
+    pub fn put(&self, d: &Downlink) {
+        let mut all = self.0.lock();
+        all.retain(|r| r.topic != d.topic);
+        if d.payload.is_empty() {
+            return;
+        }
+        if d.bytes() > RETAINED_BYTES_MAX {
+            return dropped("too_large_to_retain");
+        }
+        if all.len() >= RETAINED_MAX {
+            all.remove(0);
+            dropped("retained_full");
+        }
+        all.push(Downlink {
+            // It is followed as the message that it was, not as what is told again.
+            receipt: None,
+            ..d.clone()
+        });
+    }
+
+    /// Those that are still of use and whose topic `is_wanted`, oldest first.
+    pub fn wanted(&self, now: Instant, is_wanted: impl Fn(&str) -> bool) -> Vec<Downlink> {
+        let mut all = self.0.lock();
+        all.retain(|r| !r.is_expired(now));
+        let wanted = all.iter().filter(|r| is_wanted(&r.topic));
+        wanted.cloned().collect()
+    }
 }
 
 #[derive(Default)]
@@ -116,23 +160,16 @@ impl Downlinks {
     /// The oldest message that is still of use.
     pub fn pop(&self) -> Option<Downlink> {
         loop {
-            let mut d = {
+            let d = {
                 let mut w = self.waiting.lock();
                 let d = w.items.pop_front()?;
                 w.bytes -= d.bytes();
                 d
             };
-            let Some(until) = d.until else {
+            if !d.is_expired(Instant::now()) {
                 return Some(d);
-            };
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                dropped("expired");
-                continue;
             }
-            let left_s = left.as_millis().div_ceil(1000);
-            d.left_s = Some(u32::try_from(left_s).unwrap_or(u32::MAX));
-            return Some(d);
+            dropped("expired");
         }
     }
 
@@ -160,7 +197,34 @@ mod tests {
     use super::*;
 
     fn d(n: u32, qos: u8) -> Downlink {
-        Downlink::new(n.to_string(), Bytes::new(), qos)
+        Downlink::new(n.to_string(), "", qos)
+    }
+
+    #[test]
+    fn the_newest_of_each_topic_is_retained_and_there_are_few() {
+        let (r, now) = (Retained::default(), Instant::now());
+        let told = |topic: &str| {
+            let all = r.wanted(now, |t| t == topic);
+            all.into_iter().map(|d| d.payload).collect::<Vec<_>>()
+        };
+        r.put(&Downlink::new("a", "1", 1));
+        r.put(&Downlink::new("a", "2", 1));
+        assert_eq!(told("a"), ["2"]);
+        r.put(&Downlink::new("a", "", 1));
+        assert!(told("a").is_empty());
+        let old = Downlink {
+            expires: Some(now),
+            ..Downlink::new("a", "3", 1)
+        };
+        r.put(&old);
+        assert!(told("a").is_empty());
+        r.put(&Downlink::new("a", vec![0; RETAINED_BYTES_MAX], 1));
+        assert!(told("a").is_empty());
+        for n in 0..=RETAINED_MAX {
+            r.put(&Downlink::new(n.to_string(), "x", 1));
+        }
+        assert_eq!(r.wanted(now, |_| true).len(), RETAINED_MAX);
+        assert!(told("0").is_empty());
     }
 
     #[test]
@@ -192,15 +256,15 @@ mod tests {
     fn what_is_too_late_is_not_sent() {
         let (q, now) = (Downlinks::default(), Instant::now());
         q.push(Downlink {
-            until: Some(now),
+            expires: Some(now),
             ..d(1, 1)
         });
         q.push(Downlink {
-            until: Some(now + std::time::Duration::from_secs(60)),
+            expires: Some(now + std::time::Duration::from_secs(60)),
             ..d(2, 1)
         });
         let next = q.pop().unwrap();
-        assert_eq!((next.topic.as_str(), next.left_s), ("2", Some(60)));
+        assert_eq!(next.topic, "2");
     }
 
     #[test]

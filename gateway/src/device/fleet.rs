@@ -12,16 +12,17 @@ use std::time::{Duration, Instant};
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
 use actix_rt::ArbiterHandle;
-use kerbside_codecs::telemetry::Codecs;
 use kerbside_codecs::telemetry::order::Dialect;
+use kerbside_codecs::telemetry::{Codecs, Fault};
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGaugeVec};
 use tokio::sync::watch;
 
 use super::actor::{Begin, Decode, DeviceActor, End, Hear, Owner, Say, Topology, Wiring};
+use super::faults::{self, Faults};
 use super::orders::OrderBook;
 use super::state::{Open, Sent};
-use super::{Downlink, Downlinks, Uplink};
+use super::{Downlink, Downlinks, Retained, Uplink};
 use crate::ids::{DeviceId, SessionId};
 use crate::metrics;
 use crate::picture::Picture;
@@ -67,6 +68,8 @@ pub struct Unreachable;
 pub struct Opened {
     /// Device ids this one may speak for besides its own, as it announced them.
     pub topology: watch::Receiver<Arc<[String]>>,
+    /// What the device is told whenever it subscribes.
+    pub retained: Arc<Retained>,
 }
 
 /// The fleet. Cheap to clone.
@@ -76,6 +79,7 @@ pub struct Fleet(Arc<Inner>);
 struct Inner {
     wiring: Wiring,
     arbiter: ArbiterHandle,
+    faults: Arc<Faults>,
     seats: Mutex<HashMap<DeviceId, Arc<Seat>>>,
 }
 
@@ -85,6 +89,7 @@ struct Seat {
     topology: watch::Sender<Topology>,
     /// How it speaks, as it showed: 0 not yet, 1 ours, 2 DJI.
     dialect: AtomicU8,
+    retained: Arc<Retained>,
     kept: Mutex<Kept>,
 }
 
@@ -119,6 +124,12 @@ impl Fleet {
         orders: OrderBook,
     ) -> Self {
         let revocations = registry.revocations();
+        let faults = Arc::<Faults>::default();
+        // Ends by itself with the fleet.
+        drop(actix_rt::spawn(faults::tell(
+            Arc::downgrade(&faults),
+            owner.clone(),
+        )));
         let inner = Arc::new(Inner {
             wiring: Wiring {
                 registry,
@@ -127,6 +138,7 @@ impl Fleet {
                 orders,
             },
             arbiter: actix_rt::Arbiter::current(),
+            faults,
             seats: Mutex::default(),
         });
         // Ends by itself with the registry or the fleet.
@@ -172,6 +184,7 @@ impl Fleet {
         drop(kept);
         Ok(Opened {
             topology: seat.topology.subscribe(),
+            retained: Arc::clone(&seat.retained),
         })
     }
 
@@ -226,14 +239,30 @@ impl Fleet {
         }
     }
 
-    /// Sends to one device, through all its sessions; kept for a session that may be resumed if none is live.
+    /// The device broke a rule of its protocol: counted, and shown in its state soon. Never waits.
+    pub fn fault(&self, device: &DeviceId, fault: Fault) {
+        self.0.faults.note(device, fault);
+    }
+
+    /// Sends to one device, through all its sessions; kept for a session that may be resumed if none is live. One to be
+    /// retained is so even for a device that is away.
     ///
     /// # Errors
     /// [`Unreachable`].
     pub async fn send(&self, device: &DeviceId, down: Downlink) -> Result<Sent, Unreachable> {
-        let seat = self.find(device).ok_or(Unreachable)?;
+        let mut seat = self.find(device);
+        let is_retained = down.retain;
+        if is_retained {
+            if seat.is_none() {
+                let registered = self.0.wiring.registry.device(device.as_str());
+                seat = registered.map(|r| self.seat(device, &r));
+            }
+            seat.as_ref().ok_or(Unreachable)?.retained.put(&down);
+        }
+        let seat = seat.ok_or(Unreachable)?;
         match self.ask(&seat, || Say(down.clone())).await {
             Some(sent @ (Sent::Live(_) | Sent::Kept)) => Ok(sent),
+            Some(Sent::Nowhere) | None if is_retained => Ok(Sent::Kept),
             Some(Sent::Nowhere) | None => Err(Unreachable),
         }
     }
@@ -304,6 +333,7 @@ impl Fleet {
                 id: id.clone(),
                 topology: watch::Sender::new(Topology::default()),
                 dialect: AtomicU8::new(0),
+                retained: Arc::default(),
                 kept: Mutex::new(Kept {
                     device: device.clone(),
                     sessions: Vec::new(),

@@ -5,6 +5,7 @@
 
 mod actor;
 mod downlink;
+mod faults;
 mod fleet;
 pub mod orders;
 mod state;
@@ -15,7 +16,7 @@ mod tests;
 mod uplink;
 
 pub(crate) use downlink::dropped as downlink_dropped;
-pub use downlink::{Downlink, Downlinks};
+pub use downlink::{Downlink, Downlinks, RETAINED_MAX, Retained};
 pub use fleet::{Busy, Fleet, NotOwned, Opened, Unreachable};
 pub use state::Sent;
 pub use uplink::Uplink;

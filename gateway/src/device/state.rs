@@ -145,7 +145,6 @@ impl State {
 mod tests {
     use super::*;
     use crate::registry::DeviceKind;
-    use bytes::Bytes;
 
     fn device() -> registry::Device {
         registry::Device::new("bc-01", DeviceKind::Bodycam)
@@ -160,11 +159,7 @@ mod tests {
     }
 
     fn order() -> Downlink {
-        Downlink::new(
-            "kerbside/v1/bc-01/down/x".into(),
-            Bytes::from_static(b"{}"),
-            1,
-        )
+        Downlink::new("kerbside/v1/bc-01/down/x", "{}", 1)
     }
 
     #[test]

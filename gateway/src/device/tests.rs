@@ -107,7 +107,7 @@ async fn the_death_of_an_actor_disturbs_nobody_and_is_survived() {
     // The successor knows the session: messages and orders go on.
     let next = y.fleet.message(&da, sa, report("a", FIX));
     assert_eq!(timeout(Duration::from_secs(5), next).await.unwrap(), Ok(()));
-    let order = Downlink::new("kerbside/v1/a/down/x".into(), "{}".into(), 1);
+    let order = Downlink::new("kerbside/v1/a/down/x", "{}", 1);
     y.fleet.send(&da, order.clone()).await.unwrap();
     assert_eq!(down.pop(), Some(order.clone()));
     y.fleet.close(&da, sa).await;
@@ -253,7 +253,7 @@ async fn a_revoked_device_has_no_actor_left() {
         }
     };
     timeout(Duration::from_secs(5), gone).await.unwrap();
-    let order = Downlink::new("t".into(), "".into(), 0);
+    let order = Downlink::new("t", "", 0);
     assert_eq!(y.fleet.send(&id(&d), order).await, Err(Unreachable));
 }
 

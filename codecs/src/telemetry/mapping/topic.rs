@@ -86,15 +86,6 @@ impl Topic {
         }
     }
 
-    /// As a filter over all devices.
-    pub(in crate::telemetry) fn filter(&self) -> String {
-        let names = self.levels.iter().map(|level| match level {
-            Level::Name(name) => name.as_str(),
-            Level::Device | Level::Any => "+",
-        });
-        names.collect::<Vec<_>>().join("/")
-    }
-
     /// The device id in a topic that devices publish to; None: it is another topic.
     pub(in crate::telemetry) fn device<'t>(&self, topic: &'t str) -> Option<&'t str> {
         let mut device = None;

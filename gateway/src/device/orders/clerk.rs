@@ -156,7 +156,7 @@ impl Orders {
             let left_ms = u64::try_from(order.expires_ms - unix_ms()).unwrap_or(0);
             receipt.note("the device is not connected");
             let down = Downlink {
-                until: Some(Instant::now() + Duration::from_millis(left_ms)),
+                expires: Some(Instant::now() + Duration::from_millis(left_ms)),
                 receipt: Some(receipt),
                 ..Downlink::new(told.topic, Bytes::from(told.payload), 1)
             };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use std::time::Instant;
 
 use kerbside_codecs::telemetry::Codecs;
 use rumqttc::v5::AsyncClient;
@@ -139,8 +140,16 @@ impl Session {
 
     /// To the broker, which is as far as we see. It keeps the message for the device if the device asked it to.
     async fn publish(&self, d: Downlink) {
+        let left = |t: Instant| {
+            t.saturating_duration_since(Instant::now())
+                .as_millis()
+                .div_ceil(1000)
+        };
+        let left_s = d
+            .expires
+            .map(|t| u32::try_from(left(t)).unwrap_or(u32::MAX));
         let properties = PublishProperties {
-            message_expiry_interval: d.left_s,
+            message_expiry_interval: left_s,
             ..PublishProperties::default()
         };
         let qos = match d.qos {

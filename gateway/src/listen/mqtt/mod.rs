@@ -2,15 +2,19 @@
 //!
 //! Here: who may connect, publish and subscribe; when a message is acknowledged; sessions that outlive connections.
 //! Not here: what messages mean (`codecs::telemetry`), whom they concern (`device`, `picture`). There is no broker:
-//! devices publish to the gateway and hear from it, never from each other; retained messages are not kept.
+//! devices publish to the gateway and hear from it, never from each other. What a device publishes with RETAIN is a
+//! message like any other; what is retained for it is the fleet's (`device::Retained`).
 //!
-//! `connect`, `packet`, `write`: bytes. `up`, `down`, `session`: pure state. `admit`, `task`, `sessions`: connections.
+//! `read`, `connect`, `packet`, `write`: bytes. `up`, `down`, `session`: pure state. `admit`, `pace`, `task`, `sessions`:
+//! connections.
 
 mod admit;
 mod connect;
 mod down;
 mod end;
+mod pace;
 mod packet;
+mod read;
 mod session;
 mod sessions;
 mod task;
@@ -38,7 +42,9 @@ use crate::device::Fleet;
 use crate::ids::SessionId;
 use crate::metrics;
 use crate::registry::{Guard, Registry};
+use crate::tls::Identity;
 use end::End;
+use pace::Pace;
 use sessions::Sessions;
 
 static CLOSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -74,7 +80,16 @@ pub struct Shared {
     sessions: Sessions,
     arriving: Places,
     connected: Places,
+    arriving_from: Mutex<HashMap<IpAddr, usize>>,
+    pace: Pace,
     complaints: Mutex<HashMap<IpAddr, Instant>>,
+}
+
+/// Who is at the other end.
+struct Peer {
+    addr: IpAddr,
+    /// Of its certificate, which the handshake has checked; None: it gave none, or there is no TLS.
+    identity: Option<Identity>,
 }
 
 impl Shared {
@@ -94,7 +109,26 @@ impl Shared {
             sessions: Sessions::default(),
             arriving: Places::new("arriving"),
             connected: Places::new("authenticated"),
+            arriving_from: Mutex::default(),
+            pace: Pace::default(),
             complaints: Mutex::default(),
+        })
+    }
+
+    /// A place for somebody who is not authenticated yet. While half of `max` are taken, one address may not have more
+    /// than a quarter of them: a flood from there leaves places for others.
+    fn arrive(self: &Arc<Self>, from: IpAddr, max: usize) -> Option<Arrival> {
+        let mut all = self.arriving_from.lock();
+        let theirs = all.get(&from).copied().unwrap_or(0);
+        if self.arriving.taken.load(Ordering::Relaxed) >= max / 2 && theirs >= max / 4 {
+            return None;
+        }
+        let room = self.arriving.enter(max)?;
+        all.insert(from, theirs + 1);
+        Some(Arrival {
+            shared: Arc::clone(self),
+            from,
+            _room: room,
         })
     }
 
@@ -169,6 +203,25 @@ impl Drop for Room {
     }
 }
 
+/// The place of one who is not authenticated yet.
+struct Arrival {
+    shared: Arc<Shared>,
+    from: IpAddr,
+    _room: Room,
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let mut all = self.shared.arriving_from.lock();
+        if let Some(n) = all.get_mut(&self.from) {
+            *n -= 1;
+            if *n == 0 {
+                all.remove(&self.from);
+            }
+        }
+    }
+}
+
 /// Accepts devices until `shutdown` turns true, then ends their connections. Must run inside a `LocalSet`, on the
 /// thread of the device actors: a message then never crosses threads on its way to the picture.
 pub async fn serve(
@@ -186,7 +239,7 @@ pub async fn serve(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((tcp, peer)) => {
-                    let Some(room) = shared.arriving.enter(arriving_max) else {
+                    let Some(room) = shared.arrive(peer.ip(), arriving_max) else {
                         shared.count_end(End::Busy, peer.ip());
                         continue;
                     };
@@ -203,7 +256,12 @@ pub async fn serve(
             },
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             _ = sweep.tick() => {
-                for (device, will) in shared.sessions.sweep(Instant::now()) {
+                shared.pace.sweep(Instant::now());
+                for (device, issue, will) in shared.sessions.sweep(Instant::now()) {
+                    let registered = shared.registry.device(device.as_str());
+                    if registered.is_none_or(|d| d.issue != issue) {
+                        continue;
+                    }
                     let shared = Arc::clone(&shared);
                     tasks.spawn_local(async move {
                         shared.publish_will(&device, SessionId::next(), will).await;
@@ -225,14 +283,18 @@ async fn connection(
     peer: IpAddr,
     tls: Option<TlsAcceptor>,
     shared: Arc<Shared>,
-    room: Room,
+    room: Arrival,
     shutdown: watch::Receiver<bool>,
 ) {
     if let Err(e) = tune(&tcp) {
         tracing::debug!(%peer, error = %e, "socket options were not all set");
     }
+    let mut who = Peer {
+        addr: peer,
+        identity: None,
+    };
     let Some(tls) = tls else {
-        return task::serve(tcp, peer, shared, room, shutdown).await;
+        return task::serve(tcp, who, shared, room, shutdown).await;
     };
     let shaken = Box::pin(tokio::time::timeout(
         shared.limits.connect_timeout,
@@ -240,8 +302,15 @@ async fn connection(
     ))
     .await;
     match shaken {
-        Ok(Ok(stream)) => Box::pin(task::serve(stream, peer, shared, room, shutdown)).await,
-        Ok(Err(_)) => shared.count_end(End::Tls, peer),
+        Ok(Ok(stream)) => {
+            let shown = stream.get_ref().1.peer_certificates();
+            who.identity = shown.and_then(<[_]>::first).map(Identity::of);
+            Box::pin(task::serve(stream, who, shared, room, shutdown)).await;
+        }
+        Ok(Err(e)) => {
+            tracing::debug!(%peer, error = %e, "TLS handshake failed");
+            shared.count_end(End::Tls, peer);
+        }
         Err(_) => shared.count_end(End::ConnectTimeout, peer),
     }
 }

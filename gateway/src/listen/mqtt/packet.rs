@@ -1,18 +1,15 @@
 //! MQTT packets as the session uses them: one shape for v3.1.1 and v5, cut from and written to byte buffers.
 //!
-//! Here: framing, strict reading of what a client may send, writing of what a server sends. Parsing of CONNECT,
-//! SUBSCRIBE, UNSUBSCRIBE, DISCONNECT and of properties is that of `mqtt-protocol-core`; what it lets pass (reserved
-//! flags, packet id 0, wildcards in topic names) is refused here. Not here: any state. The connection state machine of
-//! that crate is not used: it acknowledges a repeated QoS 2 message before anybody owns it, and resuming a v5 session
-//! with a Receive Maximum makes its send counter underflow.
+//! Here: framing, and strict reading of what a client may send behind its CONNECT. Not here: any state; `connect`;
+//! numbers, texts and properties (`read`). `mqtt-protocol-core` judges this reader and `write` in the tests. It does not
+//! read for us: it lets reserved flags, packet id 0, U+0000 and wildcards in topic names pass; and its state machine
+//! acknowledges a repeated QoS 2 message before anybody owns it.
 
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use mqtt_protocol_core::mqtt::packet::{
-    Properties, PropertiesParse, Property, SubEntry, v3_1_1, v5_0,
-};
-use mqtt_protocol_core::mqtt::result_code::MqttError;
+
+use super::read::{Reader, property};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
@@ -33,17 +30,8 @@ pub(super) enum Bad {
     Version,
     #[error("topic alias is not known")]
     Alias,
-}
-
-impl From<MqttError> for Bad {
-    fn from(e: MqttError) -> Self {
-        match e {
-            MqttError::ProtocolError => Self::Protocol,
-            MqttError::UnsupportedProtocolVersion => Self::Version,
-            MqttError::TopicAliasInvalid => Self::Alias,
-            _ => Self::Malformed,
-        }
-    }
+    #[error("topic name too long")]
+    TopicName,
 }
 
 /// One packet's bytes: first byte of the fixed header, and everything after the remaining length.
@@ -103,14 +91,29 @@ pub(super) struct Publish {
     pub alias: Option<u16>,
     pub qos: u8,
     pub id: u16,
+    /// The client says that it sent this before.
+    pub again: bool,
     pub payload: Bytes,
 }
 
 /// A filter a client wants, with the highest QoS it takes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub filter: String,
     pub qos: u8,
+    /// v5: the RETAIN flag of a message stays as it was.
+    pub as_published: bool,
+    pub retained: Retained,
+}
+
+/// When a subscription is answered with retained messages (v5 §3.8.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Retained {
+    #[default]
+    Send,
+    /// If there was no such subscription before.
+    IfNew,
+    No,
 }
 
 /// Everything after CONNECT.
@@ -134,7 +137,8 @@ pub(super) enum Packet {
     Subscribe {
         id: u16,
         wanted: Vec<Wanted>,
-        has_identifier: bool,
+        /// v5: to be put on the messages that match.
+        identifier: Option<u32>,
     },
     Unsubscribe {
         id: u16,
@@ -150,193 +154,170 @@ pub(super) enum Packet {
 
 /// Reads a packet of an established connection.
 pub(super) fn packet(version: Version, frame: &Frame) -> Result<Packet, Bad> {
-    let body = &frame.body[..];
-    match frame.first >> 4 {
-        3 => publish(version, frame.first, &frame.body).map(Packet::Publish),
-        4 => ack(version, body).map(|(id, _)| Packet::Puback { id }),
-        5 => ack(version, body).map(|(id, reason)| Packet::Pubrec {
+    let mut r = Reader::new(&frame.body);
+    let packet = match frame.first >> 4 {
+        3 => return publish(version, frame).map(Packet::Publish),
+        4 => ack(version, &mut r).map(|(id, _)| Packet::Puback { id }),
+        5 => ack(version, &mut r).map(|(id, reason)| Packet::Pubrec {
             id,
             taken: reason < 0x80,
         }),
-        6 => ack(version, body).map(|(id, _)| Packet::Pubrel { id }),
-        7 => ack(version, body).map(|(id, _)| Packet::Pubcomp { id }),
-        8 => subscribe(version, body),
-        10 => unsubscribe(version, body),
-        12 if body.is_empty() => Ok(Packet::Pingreq),
-        14 => disconnect(version, body),
-        12 => Err(Bad::Malformed),
+        6 => ack(version, &mut r).map(|(id, _)| Packet::Pubrel { id }),
+        7 => ack(version, &mut r).map(|(id, _)| Packet::Pubcomp { id }),
+        8 => subscribe(version, &mut r),
+        10 => unsubscribe(version, &mut r),
+        12 => Ok(Packet::Pingreq),
+        14 => disconnect(version, &mut r),
         _ => Err(Bad::Protocol),
+    }?;
+    if r.is_empty() {
+        Ok(packet)
+    } else {
+        Err(Bad::Malformed)
     }
 }
 
-fn publish(version: Version, first: u8, body: &Bytes) -> Result<Publish, Bad> {
-    let qos = (first >> 1) & 0b11;
-    let mut at = 2;
-    let len = usize::from(u16_at(body, 0)?);
-    let topic = body.get(at..at + len).ok_or(Bad::Malformed)?;
-    at += len;
-    let topic = std::str::from_utf8(topic).map_err(|_| Bad::Malformed)?;
-    if topic.contains(['\0', '+', '#']) {
+const OF_PUBLISH: [u8; 7] = [
+    property::PAYLOAD_FORMAT,
+    property::MESSAGE_EXPIRY,
+    property::ALIAS,
+    property::RESPONSE_TOPIC,
+    property::CORRELATION_DATA,
+    property::USER,
+    property::CONTENT_TYPE,
+];
+const OF_ACK: [u8; 2] = [property::REASON_STRING, property::USER];
+
+fn publish(version: Version, frame: &Frame) -> Result<Publish, Bad> {
+    let mut r = Reader::new(&frame.body);
+    let qos = (frame.first >> 1) & 0b11;
+    let again = frame.first & 0b1000 != 0;
+    let topic = r.text()?;
+    if topic.contains(['+', '#']) || (again && qos == 0) {
         return Err(Bad::Malformed);
     }
-    let mut id = 0;
-    if qos > 0 {
-        id = u16_at(body, at)?;
-        at += 2;
-        if id == 0 {
-            return Err(Bad::Malformed);
-        }
-    }
-    let mut alias = None;
-    if version == Version::V5 {
-        // Without properties there is one byte 0 (v5 §2.2.2.1): no allocation for the common case.
-        if body.get(at) == Some(&0) {
-            at += 1;
-        } else {
-            let rest = body.get(at..).ok_or(Bad::Malformed)?;
-            let (props, used) = Properties::parse(rest)?;
-            at += used;
-            alias = publish_alias(&props)?;
-        }
-    }
+    let id = if qos > 0 { r.packet_id()? } else { 0 };
+    let alias = match version {
+        Version::V311 => None,
+        Version::V5 => r.properties(&OF_PUBLISH)?.alias,
+    };
     if topic.is_empty() && alias.is_none() {
-        return Err(Bad::Malformed);
+        return Err(match version {
+            Version::V311 => Bad::Malformed,
+            Version::V5 => Bad::Protocol,
+        });
     }
     Ok(Publish {
         topic: topic.into(),
         alias,
         qos,
         id,
-        payload: body.slice(at..),
+        again,
+        payload: frame.body.slice(frame.body.len() - r.left()..),
     })
 }
 
-/// Checks the properties a client may put on a PUBLISH (v5 §3.3.2.3) and finds the alias.
-fn publish_alias(props: &Properties) -> Result<Option<u16>, Bad> {
-    let mut alias = None;
-    for p in props {
-        match p {
-            Property::TopicAlias(_) if alias.is_some() => return Err(Bad::Protocol),
-            Property::TopicAlias(v) => alias = Some(v.val()),
-            Property::PayloadFormatIndicator(_)
-            | Property::MessageExpiryInterval(_)
-            | Property::ResponseTopic(_)
-            | Property::CorrelationData(_)
-            | Property::UserProperty(_)
-            | Property::ContentType(_) => {}
-            _ => return Err(Bad::Protocol),
-        }
-    }
-    Ok(alias)
-}
-
 /// PUBACK, PUBREC, PUBREL, PUBCOMP: packet id, and in v5 a reason code and properties that we do not need.
-fn ack(version: Version, body: &[u8]) -> Result<(u16, u8), Bad> {
-    let id = u16_at(body, 0)?;
-    if id == 0 || (version == Version::V311 && body.len() != 2) {
-        return Err(Bad::Malformed);
+fn ack(version: Version, r: &mut Reader) -> Result<(u16, u8), Bad> {
+    let id = r.packet_id()?;
+    if version == Version::V311 || r.is_empty() {
+        return Ok((id, 0));
     }
-    if let Some(rest) = body.get(3..).filter(|r| !r.is_empty()) {
-        let (_, used) = Properties::parse(rest)?;
-        if used != rest.len() {
-            return Err(Bad::Malformed);
-        }
+    let reason = r.byte()?;
+    if !r.is_empty() {
+        r.properties(&OF_ACK)?;
     }
-    Ok((id, body.get(2).copied().unwrap_or(0)))
+    Ok((id, reason))
 }
 
-fn subscribe(version: Version, body: &[u8]) -> Result<Packet, Bad> {
-    fn wanted(entries: &[SubEntry]) -> Vec<Wanted> {
-        entries
-            .iter()
-            .map(|e| Wanted {
-                filter: e.topic_filter().to_owned(),
-                qos: e.sub_opts().qos() as u8,
-            })
-            .collect()
-    }
-    let id = packet_id(body)?;
-    let (wanted, used, has_identifier) = match version {
-        Version::V311 => {
-            let (s, used) = v3_1_1::Subscribe::parse(body)?;
-            (wanted(s.entries()), used, false)
-        }
+fn subscribe(version: Version, r: &mut Reader) -> Result<Packet, Bad> {
+    let id = r.packet_id()?;
+    let identifier = match version {
+        Version::V311 => None,
         Version::V5 => {
-            let (s, used) = v5_0::Subscribe::parse(body)?;
-            let has_identifier = s
-                .props()
-                .iter()
-                .any(|p| matches!(p, Property::SubscriptionIdentifier(_)));
-            (wanted(s.entries()), used, has_identifier)
+            r.properties(&[property::SUBSCRIPTION_ID, property::USER])?
+                .subscription_id
         }
     };
-    if used != body.len() {
-        return Err(Bad::Malformed);
+    let mut wanted = Vec::new();
+    while !r.is_empty() {
+        let filter = filter(r)?;
+        let options = r.byte()?;
+        let reserved = match version {
+            Version::V311 => 0b1111_1100,
+            Version::V5 => 0b1100_0000,
+        };
+        if options & reserved != 0 {
+            return Err(Bad::Malformed);
+        }
+        let no_local = options & 0b100 != 0;
+        let retained = match options >> 4 {
+            0 => Retained::Send,
+            1 => Retained::IfNew,
+            2 => Retained::No,
+            _ => return Err(Bad::Protocol),
+        };
+        if options & 0b11 == 3 || (no_local && filter.starts_with("$share/")) {
+            return Err(Bad::Protocol);
+        }
+        wanted.push(Wanted {
+            filter,
+            qos: options & 0b11,
+            as_published: options & 0b1000 != 0,
+            retained,
+        });
+    }
+    if wanted.is_empty() {
+        return Err(Bad::Protocol);
     }
     Ok(Packet::Subscribe {
         id,
         wanted,
-        has_identifier,
+        identifier,
     })
 }
 
-fn unsubscribe(version: Version, body: &[u8]) -> Result<Packet, Bad> {
-    let id = packet_id(body)?;
-    let (filters, used): (Vec<String>, usize) = match version {
-        Version::V311 => {
-            let (u, used) = v3_1_1::Unsubscribe::parse(body)?;
-            let filters = u.entries().iter().map(|s| s.as_str().to_owned()).collect();
-            (filters, used)
-        }
-        Version::V5 => {
-            let (u, used) = v5_0::Unsubscribe::parse(body)?;
-            let filters = u.entries().iter().map(|s| s.as_str().to_owned()).collect();
-            (filters, used)
-        }
-    };
-    if used != body.len() {
-        return Err(Bad::Malformed);
+fn unsubscribe(version: Version, r: &mut Reader) -> Result<Packet, Bad> {
+    let id = r.packet_id()?;
+    if version == Version::V5 {
+        r.properties(&[property::USER])?;
+    }
+    let mut filters = Vec::new();
+    while !r.is_empty() {
+        filters.push(filter(r)?);
+    }
+    if filters.is_empty() {
+        return Err(Bad::Protocol);
     }
     Ok(Packet::Unsubscribe { id, filters })
 }
 
-fn disconnect(version: Version, body: &[u8]) -> Result<Packet, Bad> {
-    let mut expiry_s = None;
-    let mut reason = 0;
-    match version {
-        Version::V311 if !body.is_empty() => return Err(Bad::Malformed),
-        Version::V311 => {}
-        Version::V5 => {
-            let (d, used) = v5_0::Disconnect::parse(body)?;
-            if used != body.len() {
-                return Err(Bad::Malformed);
-            }
-            reason = body.first().copied().unwrap_or(0);
-            for p in d.props().iter().flatten() {
-                if let Property::SessionExpiryInterval(v) = p {
-                    expiry_s = Some(v.val());
-                }
-            }
+/// A topic filter has at least one character (v5 §4.7.3).
+fn filter(r: &mut Reader) -> Result<String, Bad> {
+    match r.text()? {
+        "" => Err(Bad::Malformed),
+        filter => Ok(filter.to_owned()),
+    }
+}
+
+const OF_DISCONNECT: [u8; 3] = [
+    property::SESSION_EXPIRY,
+    property::REASON_STRING,
+    property::USER,
+];
+
+fn disconnect(version: Version, r: &mut Reader) -> Result<Packet, Bad> {
+    let (mut reason, mut expiry_s) = (0, None);
+    if version == Version::V5 && !r.is_empty() {
+        reason = r.byte()?;
+        if !r.is_empty() {
+            expiry_s = r.properties(&OF_DISCONNECT)?.session_expiry_s;
         }
     }
     Ok(Packet::Disconnect {
         with_will: reason != 0,
         expiry_s,
     })
-}
-
-fn packet_id(body: &[u8]) -> Result<u16, Bad> {
-    match u16_at(body, 0)? {
-        0 => Err(Bad::Malformed),
-        id => Ok(id),
-    }
-}
-
-fn u16_at(body: &[u8], at: usize) -> Result<u16, Bad> {
-    match body.get(at..at + 2) {
-        Some(&[hi, lo]) => Ok(u16::from_be_bytes([hi, lo])),
-        _ => Err(Bad::Malformed),
-    }
 }
 
 #[cfg(test)]
@@ -408,6 +389,7 @@ mod tests {
             b"\x32\x05\0\x01t\0\0",    // packet id 0
             b"\x30\x03\0\x09t",        // shorter than it says
             b"\x30\x04\0\x02\xc3\x28", // not UTF-8
+            b"\x38\x03\0\x01t",        // DUP without an acknowledgement
         ] {
             assert_eq!(
                 read(Version::V311, bad).unwrap_err(),
@@ -417,7 +399,65 @@ mod tests {
         }
     }
 
+    #[test]
+    fn subscriptions() {
+        let p = read(Version::V5, b"\x82\x0a\0\x07\x02\x0b\x09\0\x02a+\x1a").unwrap();
+        let Packet::Subscribe {
+            wanted, identifier, ..
+        } = p
+        else {
+            panic!("{p:?}")
+        };
+        let w = Wanted {
+            filter: "a+".into(),
+            qos: 2,
+            as_published: true,
+            retained: Retained::IfNew,
+        };
+        assert_eq!((identifier, wanted), (Some(9), vec![w]));
+        for (version, bytes, bad) in [
+            (Version::V311, &b"\x82\x02\0\x07"[..], Bad::Protocol), // nothing wanted
+            (Version::V311, b"\x82\x06\0\x07\0\x01a\x03", Bad::Protocol),
+            (Version::V311, b"\x82\x06\0\x07\0\x01a\x04", Bad::Malformed),
+            (Version::V311, b"\x82\x05\0\x07\0\0\x01", Bad::Malformed),
+            (Version::V311, b"\xa2\x02\0\x07", Bad::Protocol),
+            (Version::V5, b"\x82\x07\0\x07\0\0\x01a\x30", Bad::Protocol),
+            (Version::V5, b"\x82\x07\0\x07\0\0\x01a\x40", Bad::Malformed),
+            (Version::V5, b"\x82\x06\0\x07\0\0\x01a", Bad::Malformed),
+            (Version::V5, b"\x82\x08\0\0\0\0\x02a+\0", Bad::Malformed),
+            (
+                Version::V5,
+                b"\x82\x0f\0\x07\0\0\x09$share/ga\x05",
+                Bad::Protocol,
+            ),
+            (Version::V5, b"\xe0\x04\0\x02\x21\0", Bad::Malformed),
+            (Version::V5, b"\xe0\x05\0\x03\x21\0\x01", Bad::Protocol),
+        ] {
+            assert_eq!(read(version, bytes).unwrap_err(), bad, "{bytes:x?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        /// Whatever the library reads as a packet of a client that is well-formed is read here the same, and what it
+        /// refuses is refused.
+        #[test]
+        fn subscriptions_are_read_as_the_library_reads_them(body in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(2), any::<u8>()], 0..40), v5: bool) {
+            use mqtt_protocol_core::mqtt::packet::{v3_1_1, v5_0};
+            let version = if v5 { Version::V5 } else { Version::V311 };
+            let frame = Frame { first: 0x82, body: body.clone().into() };
+            if let Ok(Packet::Subscribe { wanted, .. }) = packet(version, &frame) {
+                let theirs: Vec<_> = match version {
+                    Version::V311 => v3_1_1::Subscribe::parse(&body).map(|(s, _)| s.entries().to_vec()),
+                    Version::V5 => v5_0::Subscribe::parse(&body).map(|(s, _)| s.entries().to_vec()),
+                }
+                .expect("the library is less strict");
+                let theirs: Vec<_> = theirs.iter().map(|e| (e.topic_filter().to_owned(), e.sub_opts().qos() as u8)).collect();
+                let ours: Vec<_> = wanted.into_iter().map(|w| (w.filter, w.qos)).collect();
+                prop_assert_eq!(ours, theirs);
+            }
+        }
+
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), v5: bool) {
             let version = if v5 { Version::V5 } else { Version::V311 };

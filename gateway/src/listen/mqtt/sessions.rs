@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::connect::Will;
 use super::session::Kept;
 use crate::ids::{DeviceId, SessionId};
+use crate::registry::Issue;
 
 /// Sessions without a connection that one device may leave behind; the oldest goes first.
 const KEPT_MAX: usize = 4;
@@ -130,8 +131,8 @@ impl Sessions {
         evicted
     }
 
-    /// Ends sessions that nobody resumed in time; gives the wills that are due.
-    pub fn sweep(&self, now: Instant) -> Vec<(DeviceId, Will)> {
+    /// Ends sessions that nobody resumed in time; gives the wills that are due, and whose they are.
+    pub fn sweep(&self, now: Instant) -> Vec<(DeviceId, Issue, Will)> {
         let mut due = Vec::new();
         self.0.lock().retain(|device, named| {
             named.retain_mut(|n| {
@@ -145,7 +146,7 @@ impl Sessions {
                     .is_some_and(|(at, _)| *at <= now || expired)
                     && let Some((_, will)) = kept.will.take()
                 {
-                    due.push((device.clone(), will));
+                    due.push((device.clone(), kept.issue, will));
                 }
                 !expired
             });
@@ -162,6 +163,7 @@ mod tests {
 
     fn kept(until: Instant, will: Option<Instant>) -> Kept {
         Kept {
+            issue: Default::default(),
             down: Default::default(),
             received: Default::default(),
             queue: Arc::default(),

@@ -6,7 +6,6 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,12 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::admit::{Admitted, Refusal, admit};
+use super::admit::{Admitted, EXPIRY_MAX_S, Refusal, admit};
 use super::end::End;
 use super::packet::{self, Bad, Frame, next_frame};
 use super::sessions::TakeOver;
 use super::up::Outcome;
-use super::{Room, Shared};
+use super::{Arrival, Peer, Shared};
 use crate::clock::Now;
 use crate::device::NotOwned;
 use crate::registry::{Principal, Registry};
@@ -41,9 +40,9 @@ const GOODBYE_MAX: Duration = Duration::from_secs(1);
 /// Serves one connection to its end.
 pub(super) async fn serve<S>(
     mut io: S,
-    peer: IpAddr,
+    peer: Peer,
     shared: Arc<Shared>,
-    waiting: Room,
+    waiting: Arrival,
     mut shutdown: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -51,7 +50,7 @@ pub(super) async fn serve<S>(
     // Boxed: these phases are over when the connection idles, and their state must not stay with it.
     let mut inbuf = BytesMut::new();
     let admitted = tokio::select! {
-        a = Box::pin(arrive(&mut io, &mut inbuf, peer, &shared)) => a,
+        a = Box::pin(arrive(&mut io, &mut inbuf, &peer, &shared)) => a,
         _ = shutdown.wait_for(|stop| *stop) => Err(End::ShuttingDown),
     };
     drop(waiting);
@@ -74,14 +73,14 @@ pub(super) async fn serve<S>(
         }
         Err(end) => end,
     };
-    shared.count_end(end, peer);
+    shared.count_end(end, peer.addr);
 }
 
 /// Reads the first packet and decides on it; a refused peer gets its answer here.
 async fn arrive<S>(
     io: &mut S,
     inbuf: &mut BytesMut,
-    peer: IpAddr,
+    peer: &Peer,
     shared: &Arc<Shared>,
 ) -> Result<Admitted, End>
 where
@@ -239,7 +238,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             self.last_in = Instant::now();
             let packet = packet::packet(self.a.session.version(), &frame)?;
-            self.a.session.handle_packet(packet, Now::read())?;
+            let handled = self.a.session.handle_packet(packet, Now::read());
+            self.tell_faults();
+            handled?;
         }
         if self.inbuf.is_empty() {
             self.inbuf = BytesMut::new();
@@ -251,9 +252,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while self.a.session.wants_downlinks()
             && let Some(d) = self.a.queue.pop()
         {
-            self.a.session.handle_downlink(d);
+            self.a.session.handle_downlink(d, std::time::Instant::now());
         }
         Ok(())
+    }
+
+    /// What the client did against the rules goes into its device's state.
+    fn tell_faults(&mut self) {
+        for fault in self.a.session.take_faults() {
+            self.shared.fleet.fault(&self.a.device, fault);
+        }
     }
 
     /// Sends the next message on its way, unless one is under way.
@@ -269,7 +277,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 .may_publish(a.device.as_str(), &a.topology.borrow(), &up.topic)
             {
                 up.shed("not_authorized");
-                a.session.handle_outcome(Outcome::Unauthorized)?;
+                let refused = a.session.handle_outcome(Outcome::Unauthorized);
+                for fault in a.session.take_faults() {
+                    self.shared.fleet.fault(&a.device, fault);
+                }
+                refused?;
                 continue;
             }
             let (fleet, device, id) = (self.shared.fleet.clone(), a.device.clone(), a.id);
@@ -356,10 +368,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
         let a = self.a;
         let shared = self.shared;
-        let expiry = match a.session.expiry_asked() {
-            _ if end == End::Revoked => Duration::ZERO,
-            Some(asked) => a.expiry.min(asked),
-            None => a.expiry,
+        if let Some(fault) = end.fault() {
+            shared.fleet.fault(&a.device, fault);
+        }
+        let expiry = match end {
+            End::Revoked => Duration::ZERO,
+            _ => a.session.expiry(EXPIRY_MAX_S),
         };
         let mut later = None;
         if let Some(will) = a.will.filter(|_| end.publishes_will()) {
@@ -372,7 +386,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let kept = (!expiry.is_zero()).then(|| {
             let until = std::time::Instant::now() + expiry;
-            a.session.into_kept(a.queue, later, until)
+            a.session.into_kept(a.issue, a.queue, later, until)
         });
         // Its successor's opening replaces this session; without one it is closed here.
         let mut asker = successor;

@@ -33,7 +33,7 @@ async fn connack_tells_a_v5_client_the_limits() {
     assert!(has(&[0x27, 0, 0, 16, 0]), "Maximum Packet Size");
     assert!(has(&[0x13, 4, 0xb0]), "Server Keep Alive");
     assert!(has(&[0x12, 0, 32]), "Assigned Client Identifier");
-    assert!(has(&[0x28, 1, 0x29, 0, 0x2a, 0]));
+    assert!(has(&[0x28, 1, 0x29, 1, 0x2a, 0]));
 }
 
 #[actix::test]
@@ -49,11 +49,15 @@ async fn bad_packets_end_their_connection_only() {
     for (bytes, reason) in [
         (&[0x36, 0][..], 0x81),                           // QoS 3
         (&large[..], 0x95),                               // larger than we said
-        (&[0x30, 3, 0, 0, 0], 0x81),                      // no topic and no alias
+        (&[0x30, 3, 0, 0, 0], 0x82),                      // no topic and no alias
         (&[0x30, 6, 0, 0, 3, 0x23, 0, 9], 0x94),          // unknown alias
         (&[0xf0, 0], 0x82),                               // AUTH that nobody began
         (&[0x10, 0], 0x82),                               // a second CONNECT
         (&[0x82, 8, 0, 1, 2, 0x0b, 1, 0, 1, b'#'], 0x81), // cut short
+        (&[0x30, 4, 0, 2, 0xc3, 0x28], 0x81),             // no UTF-8
+        (&[0x30, 4, 0, 1, 0, 0], 0x81),                   // U+0000
+        (&[0x30, 0x80, 0x80, 0x80, 0x80, 1], 0x81),       // a length of five bytes
+        (&[0x30, 1, 0], 0x81),                            // shorter than its topic
     ] {
         let (mut c, _) = Client::to(&y, V5).await;
         c.send(bytes).await;

@@ -29,7 +29,9 @@ async fn an_acknowledgement_is_held_until_owned_and_pings_are_answered() {
         assert_eq!(c.next().await.unwrap(), [0x40, 2, 0, 3]);
         desk.report().await.1.send(true).unwrap();
         assert_eq!(c.next().await.unwrap(), [0x50, 2, 0, 9]);
-        c.publish(2, 9, FIX).await;
+        let mut again = publish(ask.level, 2, 9, REPORT, FIX);
+        again[0] |= 0b1000;
+        c.send(&again).await;
         assert_eq!(
             c.next().await.unwrap(),
             [0x50, 2, 0, 9],

@@ -17,6 +17,7 @@ use crate::ids::DeviceId;
 use crate::registry::{DeviceKind, Registry};
 
 mod admission;
+mod faults;
 mod flow;
 mod lives;
 mod tls;
@@ -106,9 +107,14 @@ const V311: Ask = Ask {
     will: None,
     will_delay_s: None,
 };
-const V5: Ask = Ask { level: 5, ..V311 };
-/// Session expiry of 600 s.
-const KEEP: &[u8] = &[0x11, 0, 0, 2, 0x58];
+/// Wants no reasons in words, so that packets have the same bytes as in v3.1.1.
+const V5: Ask = Ask {
+    level: 5,
+    props: &[0x17, 0],
+    ..V311
+};
+/// Session expiry of 600 s; no reasons.
+const KEEP: &[u8] = &[0x17, 0, 0x11, 0, 0, 2, 0x58];
 
 fn text(out: &mut Vec<u8>, s: &str) {
     out.extend(u16::try_from(s.len()).unwrap().to_be_bytes());
@@ -227,9 +233,15 @@ impl Client {
     }
 
     async fn subscribe(&mut self, filter: &str, qos: u8) -> Vec<u8> {
+        self.subscribe_with(&[], filter, qos).await
+    }
+
+    /// `props`: of v5, without their length. `qos`: with the options beside it.
+    async fn subscribe_with(&mut self, props: &[u8], filter: &str, qos: u8) -> Vec<u8> {
         let mut body = vec![0, 1];
         if self.level == 5 {
-            body.push(0);
+            body.push(u8::try_from(props.len()).unwrap());
+            body.extend(props);
         }
         text(&mut body, filter);
         body.push(qos);
