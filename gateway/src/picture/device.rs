@@ -3,12 +3,16 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use kerbside_codecs::telemetry::{Fault, Report};
+use kerbside_codecs::telemetry::{Fault, Fix, Report};
 
+use super::extras::Extras;
 use super::grid::Grid;
 use super::latch::Latches;
+use super::own_zones::OwnZones;
+use super::people::Candidate;
 use super::rules::{ReportView, TrackView};
-use super::track::{Freshness, Track};
+use super::sight::Stand;
+use super::track::{Freshness, Moment, Motion, RADIUS_68, Taken, Track, motion_of};
 use super::view::{DeviceView, PositionView, zone_names};
 use crate::clock::Now;
 use crate::ids::DeviceId;
@@ -23,6 +27,10 @@ pub struct Device {
     pub id: DeviceId,
     pub kind: Cow<'static, str>,
     pub unit: Option<Box<str>>,
+    /// Who carries it, by the registry's reference.
+    pub person: Option<Box<str>>,
+    /// Its track is that of its person; false for the other devices of one person.
+    pub primary: bool,
     model: Option<Box<str>>,
     mode: Option<Box<str>>,
     /// In the registry; else announced by a dock, or a camera of the configuration.
@@ -33,6 +41,8 @@ pub struct Device {
     battery_pct: Option<f32>,
     pub sos_until: Option<Instant>,
     pub track: Track,
+    pub zones: OwnZones,
+    extras: Option<Box<Extras>>,
     faults: Vec<(Fault, u32)>,
     pub latches: Latches,
     /// When it last said anything.
@@ -45,6 +55,8 @@ impl Device {
             id,
             kind: "unknown".into(),
             unit: None,
+            person: None,
+            primary: true,
             model: None,
             mode: None,
             registered: false,
@@ -53,6 +65,8 @@ impl Device {
             battery_pct: None,
             sos_until: None,
             track: Track::default(),
+            zones: OwnZones::default(),
+            extras: None,
             faults: Vec::new(),
             latches: Latches::default(),
             heard: now.mono,
@@ -68,18 +82,19 @@ impl Device {
 
     fn set_unit(&mut self, unit: Option<&str>, grid: &Grid) {
         self.unit = unit.map(Into::into);
-        self.track
-            .set_own_zones(grid.zones_of(self.id.as_str(), unit));
+        self.zones.set(grid.zones_of(self.id.as_str(), unit));
     }
 
-    /// The registry's word on kind and unit. True when something changed.
+    /// The registry's word on kind, unit and person. True when something changed.
     pub fn register(&mut self, d: &registry::Device, grid: &Grid) -> bool {
         let same = self.registered
             && self.kind == d.kind.name()
-            && self.unit.as_deref() == d.unit.as_deref();
+            && self.unit.as_deref() == d.unit.as_deref()
+            && self.person.as_deref() == d.person.as_deref();
         if !same {
             self.registered = true;
             self.kind = d.kind.name().into();
+            self.person = d.person.as_deref().map(Into::into);
             self.set_unit(d.unit.as_deref(), grid);
         }
         !same
@@ -116,10 +131,78 @@ impl Device {
         if let Some(mode) = &r.mode {
             self.mode = Some(mode.as_str().into());
         }
+        if let Some(online) = r.online {
+            self.online = online;
+        }
+        if Extras::concern(r) {
+            self.extras.get_or_insert_default().learn(r);
+            self.look();
+        }
     }
 
-    pub fn on_ground(&self) -> bool {
-        self.kind != "drone"
+    fn motion(&self) -> Motion {
+        motion_of(&self.kind)
+    }
+
+    /// Takes the fix of a report, and what follows from it for its zones and its camera.
+    pub fn take(
+        &mut self,
+        fix: Fix,
+        device_time_ms: Option<i64>,
+        moment: Moment,
+        grid: &Grid,
+        now: Now,
+    ) -> Taken {
+        let motion = self.motion();
+        let taken = self.track.take(fix, device_time_ms, moment, motion, now);
+        if taken == Taken::Moved {
+            self.stand(grid);
+        }
+        taken
+    }
+
+    /// Puts a camera of the configuration where it stands.
+    pub fn fix_at(&mut self, fix: Fix, grid: &Grid, now: Now) {
+        self.track.fix_at(fix, now);
+        self.stand(grid);
+    }
+
+    fn stand(&mut self, grid: &Grid) {
+        let Some(at) = self.track.estimate() else {
+            return;
+        };
+        // A device that states no accuracy is taken at its word at a border.
+        let is_told = self
+            .track
+            .last()
+            .is_some_and(|l| l.fix.accuracy_m.is_some());
+        let accuracy_m = if is_told {
+            f64::from(at.sigma_m * RADIUS_68)
+        } else {
+            0.0
+        };
+        self.zones.cross(at.lat, at.lon, accuracy_m, grid);
+        self.look();
+    }
+
+    fn look(&mut self) {
+        if let Some(extras) = &mut self.extras {
+            extras.look(self.track.estimate().map(|at| Stand {
+                lat: at.lat,
+                lon: at.lon,
+                sigma_m: at.sigma_m.into(),
+            }));
+        }
+    }
+
+    /// What it offers as the device of its person.
+    pub fn candidate(&self, now: Now) -> Candidate {
+        let at = self.track.at(self.motion(), now.unix_ms);
+        Candidate {
+            device: self.id.clone(),
+            freshness: self.track.freshness(),
+            sigma_m: at.map_or(f32::INFINITY, |at| at.sigma_m),
+        }
     }
 
     /// What happens only because time passes. True when a screen should know.
@@ -141,6 +224,7 @@ impl Device {
     }
 
     pub fn view<'a>(&'a self, grid: &'a Grid) -> DeviceView<'a> {
+        let extras = self.extras.as_deref();
         DeviceView {
             id: &self.id,
             kind: &self.kind,
@@ -149,24 +233,31 @@ impl Device {
             mode: self.mode.as_deref(),
             state: self.track.freshness().name(),
             online: self.online,
-            position: self.track.last().map(PositionView::of),
+            person: self.person.as_deref(),
+            primary: self.primary,
+            position: PositionView::of(&self.track, self.motion()),
+            clock: self.track.deviation(),
             cell: self.cell(grid),
-            zones: zone_names(grid, self.track.place.zones.iter().copied()),
+            zones: zone_names(grid, self.zones.place.zones.iter().copied()),
             battery_pct: self.battery_pct,
             sos: self.sos_until.is_some(),
+            alarms: extras.map_or(&[], |e| &e.alarms),
+            properties: extras.map_or(&[], |e| &e.properties),
+            video_delays: extras.map_or(&[], |e| &e.video_delays),
+            footprint: extras.and_then(|e| e.footprint.as_deref()),
             faults: &self.faults,
         }
     }
 
     pub fn cell<'a>(&self, grid: &'a Grid) -> Option<&'a str> {
-        let cell = grid.cell(self.track.place.cell?)?;
+        let cell = grid.cell(self.zones.place.cell?)?;
         Some(&cell.id)
     }
 
     pub fn track_view<'a>(&'a self, grid: &'a Grid) -> TrackView<'a> {
         TrackView {
-            left_zones: zone_names(grid, self.track.left_zones()),
-            zones: zone_names(grid, self.track.place.zones.iter().copied()),
+            left_zones: zone_names(grid, self.zones.left()),
+            zones: zone_names(grid, self.zones.place.zones.iter().copied()),
             cell: self.cell(grid).unwrap_or_default(),
             state: self.track.freshness().name(),
             speed_mps: self.track.speed_mps(),

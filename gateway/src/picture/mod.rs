@@ -5,13 +5,17 @@
 
 mod actor;
 mod device;
+mod extras;
 mod feed;
 mod grid;
 mod latch;
+mod own_zones;
+mod people;
 mod raise;
 mod rules;
+mod sight;
 mod state;
-mod track;
+pub mod track;
 mod view;
 
 use std::sync::Arc;

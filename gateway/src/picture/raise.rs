@@ -166,7 +166,7 @@ fn cause(
             dedup_key.hash(&mut hasher);
             (hasher.finish(), Some(dedup_key), since.unwrap_or(now))
         }
-        (Cause::ZoneLeft, _) => (device.track.leavings().into(), None, now),
+        (Cause::ZoneLeft, _) => (device.zones.leavings().into(), None, now),
         (Cause::Sos | Cause::Condition, _) => (0, None, now),
     }
 }
