@@ -1,6 +1,6 @@
 //! How near the track is to the truth: a simulated day of a city, through the real decoding and the real track.
 //!
-//! Here: the plan of a run and its table. `world` moves the devices, `receiver` is what they measure and say, `score`
+//! Here: the plan of a run, its table, and how fast the filter is. `world` moves the devices, `receiver` is what they measure and say, `score`
 //! compares. Everything is seeded: the same numbers at each run.
 
 mod receiver;
@@ -10,11 +10,12 @@ mod world;
 use std::time::{Duration, Instant};
 
 use kerbside::clock::Now;
-use kerbside::picture::track::{DRONE, FOOT, Motion, Track, VEHICLE};
-use kerbside_codecs::telemetry::{Codecs, Datum, Speaker};
+use kerbside::picture::track::{DRONE, FOOT, Freshness, Motion, Track, VEHICLE};
+use kerbside_codecs::telemetry::{Codecs, Datum, Fix, Speaker};
 
+use crate::process::Process;
 use receiver::{Letter, Receiver};
-use score::{Score, Sample};
+use score::{Sample, Score};
 use world::{Mover, Random};
 
 /// Seconds between the reports that are left.
@@ -29,6 +30,8 @@ pub struct Plan {
     pub seed: u64,
     /// Without any error of receivers, clocks and lines: what prediction alone gains and costs.
     pub is_clean: bool,
+    /// Only while the track says of itself that it is live: without the minutes of the outages.
+    pub is_live_only: bool,
 }
 
 /// Kinds of devices.
@@ -98,7 +101,11 @@ pub fn print(plan: &Plan) {
         plan.devices,
         f64::from(plan.seconds) / 3600.0,
         plan.seed,
-        if plan.is_clean { ", without errors" } else { "" }
+        match (plan.is_clean, plan.is_live_only) {
+            (true, _) => ", without errors",
+            (_, true) => ", while live",
+            _ => "",
+        }
     );
     println!("{}", Score::head());
     for row in run(plan) {
@@ -141,7 +148,9 @@ fn drive(plan: &Plan, kind: Kind, n: u32, interval_s: u32, score: &mut Score) {
         };
         let at = truth[second as usize].at;
         track.age(begin.plus(Duration::from_secs(second.into())));
-        if std::env::var("LIVE").is_ok() && track.freshness() != kerbside::picture::track::Freshness::Live { continue; }
+        if plan.is_live_only && track.freshness() != Freshness::Live {
+            continue;
+        }
         score.take(&Sample {
             ours: world::apart_m(at, world::plane(ours.lat, ours.lon)),
             sigma_m: f64::from(ours.sigma_m),
@@ -176,6 +185,38 @@ fn hear(
         track.take(fix, report.device_time_ms, moment, kind.motion(), now);
         told.fix(&fix, report.device_time_ms, now.unix_ms);
     }
+}
+
+fn own_cpu() -> anyhow::Result<Duration> {
+    Process::of(std::process::id()).cpu()
+}
+
+/// Filter updates a second of one core, by processor time, the clock model included.
+pub fn filter_rate(devices: u32, rounds: u32) -> anyhow::Result<f64> {
+    let begin = Now {
+        mono: Instant::now(),
+        unix_ms: world::BEGIN_MS,
+    };
+    let mut random = Random::new(1);
+    let mut tracks: Vec<Track> = (0..devices).map(|_| Track::default()).collect();
+    let (lat, lon) = world::degrees([0.0; 2]);
+    let noise: Vec<f64> = (0..4096).map(|_| random.normal() * 4e-5).collect();
+    let cpu = own_cpu()?;
+    for round in 0..rounds {
+        let now = begin.plus(Duration::from_secs(round.into()));
+        for (i, track) in tracks.iter_mut().enumerate() {
+            let at = (i * 7 + round as usize * 13) % 4096;
+            let way = f64::from(round) * 1e-5;
+            let fix = Fix {
+                accuracy_m: Some(5.0),
+                ..Fix::at(lat + way + noise[at], lon + noise[4095 - at], Datum::Wgs84)
+            };
+            let moment = track.hear(Some(now.unix_ms - 80), false, now);
+            track.take(fix, Some(now.unix_ms - 80), moment, VEHICLE, now);
+        }
+    }
+    let spent = own_cpu()? - cpu;
+    Ok(f64::from(devices) * f64::from(rounds) / spent.as_secs_f64())
 }
 
 #[cfg(test)]

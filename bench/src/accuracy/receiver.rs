@@ -62,7 +62,11 @@ impl Receiver {
             ahead_ms,
             drift: random.within(-50e-6, 50e-6),
             step_ms: if random.chance(0.5) { 1000 } else { 1 },
-            set_at_s: if random.chance(0.2) { 1800.0 } else { f64::INFINITY },
+            set_at_s: if random.chance(0.2) {
+                1800.0
+            } else {
+                f64::INFINITY
+            },
         };
         let has_clock = !random.chance(0.1);
         let me = Self {
@@ -70,7 +74,11 @@ impl Receiver {
             is_clean,
             sigma_m,
             slow: 0.6,
-            datum: if random.chance(0.2) { Datum::Gcj02 } else { Datum::Wgs84 },
+            datum: if random.chance(0.2) {
+                Datum::Gcj02
+            } else {
+                Datum::Wgs84
+            },
             tells_speed: random.chance(0.5),
             tells_accuracy: random.chance(0.8),
             clock: has_clock.then_some(clock),
@@ -116,7 +124,11 @@ impl Receiver {
             let delay = if self.is_clean {
                 50.0
             } else {
-                let congested = if random.chance(0.01) { random.exponential(1500.0) } else { 0.0 };
+                let congested = if random.chance(0.01) {
+                    random.exponential(1500.0)
+                } else {
+                    0.0
+                };
                 self.delay_ms + random.exponential(60.0) + congested
             };
             // The line keeps the order.
@@ -162,7 +174,10 @@ impl Receiver {
                 // Reflections: the receiver is sure of a place some houses away, for some seconds.
                 if mirrored.1 == 0 && random.chance(1.0 / 900.0) && self.kind != Kind::Drone {
                     let (far, way) = (random.within(25.0, 90.0), random.within(0.0, 6.28));
-                    mirrored = ([far * way.cos(), far * way.sin()], random.within(1.0, 8.0) as u32);
+                    mirrored = (
+                        [far * way.cos(), far * way.sin()],
+                        random.within(1.0, 8.0) as u32,
+                    );
                 }
                 let mirror = if mirrored.1 > 0 && self.sigma_m > 0.0 {
                     mirrored.1 -= 1;
@@ -172,8 +187,8 @@ impl Receiver {
                 };
                 let mut error = [0.0; 3];
                 for i in 0..2 {
-                    slow[i] = slow[i] * fade
-                        + random.normal() * slow_sigma * (1.0 - fade * fade).sqrt();
+                    slow[i] =
+                        slow[i] * fade + random.normal() * slow_sigma * (1.0 - fade * fade).sqrt();
                     error[i] = worse * (slow[i] + random.normal() * fast) + mirror[i];
                 }
                 // Half of the receivers notice that reception is bad.
@@ -196,7 +211,11 @@ impl Receiver {
             position["accuracy_m"] = (sigma * 1.515).into();
         }
         if self.tells_speed {
-            let noise = if self.is_clean { 0.0 } else { 0.2 * random.normal() };
+            let noise = if self.is_clean {
+                0.0
+            } else {
+                0.2 * random.normal()
+            };
             position["speed_mps"] = (t.speed_mps + noise).max(0.0).into();
             if self.kind == Kind::Vehicle {
                 let heading = (90.0 - t.way.to_degrees()).rem_euclid(360.0);
@@ -205,7 +224,11 @@ impl Receiver {
         }
         let mut report = json!({ "position": position });
         if let Some(c) = &self.clock {
-            let ahead = if second < c.set_at_s { c.ahead_ms + second * 1e3 * c.drift } else { 0.0 };
+            let ahead = if second < c.set_at_s {
+                c.ahead_ms + second * 1e3 * c.drift
+            } else {
+                0.0
+            };
             let ms = BEGIN_MS as f64 + second * 1e3 + ahead;
             report["time_ms"] = (ms as i64 / c.step_ms * c.step_ms).into();
         }

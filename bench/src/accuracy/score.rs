@@ -48,10 +48,7 @@ impl Told {
             return Some(b);
         }
         let ahead = (now_ms - b_arrived) as f64 / step as f64;
-        Some([
-            b[0] + (b[0] - a[0]) * ahead,
-            b[1] + (b[1] - a[1]) * ahead,
-        ])
+        Some([b[0] + (b[0] - a[0]) * ahead, b[1] + (b[1] - a[1]) * ahead])
     }
 }
 

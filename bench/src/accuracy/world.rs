@@ -196,7 +196,8 @@ impl Mover {
         // As fast as it may be and still be slow enough at the corner.
         let allowed = (self.end_mps.powi(2) + 2.0 * h.acceleration * self.left_m.max(0.0)).sqrt();
         let goal = self.cruise_mps.min(allowed).max(0.3);
-        let change = (goal - self.now.speed_mps).clamp(-2.0 * h.acceleration * dt, h.acceleration * dt);
+        let change =
+            (goal - self.now.speed_mps).clamp(-2.0 * h.acceleration * dt, h.acceleration * dt);
         self.now.speed_mps += change;
         let way = self.now.speed_mps * dt;
         self.now.at[0] += way * self.now.way.cos();
@@ -241,7 +242,11 @@ impl Mover {
             // Nobody leaves the city.
             let far = self.now.at[0].hypot(self.now.at[1]) > 6e3;
             let is_left_home = (left - home).cos() > 0.0;
-            if if far { is_left_home } else { random.chance(0.5) } {
+            if if far {
+                is_left_home
+            } else {
+                random.chance(0.5)
+            } {
                 left
             } else {
                 right

@@ -201,10 +201,7 @@ impl Track {
     /// As the device says, else as its way tells.
     pub fn speed_mps(&self) -> Option<f64> {
         let said = self.last.as_ref()?.fix.speed_mps;
-        said.or_else(|| {
-            let (east, north) = self.filter.as_ref()?.estimate().velocity_mps;
-            Some(f64::from(east.hypot(north)))
-        })
+        said.or_else(|| Some(self.filter.as_ref()?.speed_mps().into()))
     }
 
     /// When a report happened; to be asked for every report of the device, once, in the order of their arrival.
@@ -442,4 +439,4 @@ fn is_jump(a: &Known, b: &Known) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

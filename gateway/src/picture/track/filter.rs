@@ -63,6 +63,9 @@ const ACCURACY_MAX_M: f32 = 5_000.0;
 /// Part of a fix' variance that the next ones share, and for how long, seconds.
 const COMMON: f32 = 0.6;
 const COMMON_S: f32 = 40.0;
+/// Likely enough to move that it is not resting; and for how long a rest is averaged, seconds.
+const MOVES_PERHAPS: f32 = 0.3;
+const REST_S: f32 = 30.0;
 /// Unrest of what stands, m²/s.
 const STANDING_UNREST: f32 = 0.02;
 /// Of a velocity that a receiver measured, m/s, and parts of its speed.
@@ -72,6 +75,10 @@ const DOPPLER_PART: f32 = 0.05;
 const REST_MPS: f32 = 0.25;
 /// The plane is laid anew when the device is so far from its middle, metres.
 const PLANE_M: f32 = 2_000.0;
+/// Of a device whose way nobody knows yet, in usual speeds of its kind.
+const UNKNOWN: f32 = 2.0;
+/// Nothing of a street is faster on an axis, m/s.
+const SPEED_MAX_MPS: f32 = 120.0;
 /// Neither model is ever given up.
 const LIKELY_MIN: f32 = 0.01;
 
@@ -136,6 +143,8 @@ pub struct Filter {
     east_m: f32,
     moving: Moving,
     standing: Standing,
+    /// Where it is shown while it stands: the mean of where it stood.
+    rest: [f32; 2],
     /// How likely it moves.
     moves: f32,
     /// Variance on each axis of what the fixes share, m².
@@ -155,13 +164,14 @@ impl Filter {
             east_m: east_m(z.lat),
             moving: Moving {
                 pp: own,
-                vv: motion.speed_mps.powi(2),
+                vv: (UNKNOWN * motion.speed_mps).powi(2),
                 ..Moving::default()
             },
             standing: Standing {
                 pp: own,
                 ..Standing::default()
             },
+            rest: [0.0; 2],
             moves: motion.moves_s / (motion.moves_s + motion.stands_s),
             common: variance * COMMON,
         };
@@ -181,7 +191,7 @@ impl Filter {
         }
         let way = minus(self.plane(z.lat, z.lon), self.plane(from.0, from.1));
         let m = &mut self.moving;
-        m.v = way.map(|d| d / dt_s);
+        m.v = way.map(|d| (d / dt_s).clamp(-SPEED_MAX_MPS, SPEED_MAX_MPS));
         m.vv = (2.0 * z.variance(motion) / (dt_s * dt_s)).min(m.vv) + 1.0;
         m.pv = m.pp / dt_s * (1.0 - COMMON);
     }
@@ -201,11 +211,9 @@ impl Filter {
     fn earth(&self, p: [f32; 2]) -> (f64, f64) {
         let lat = (self.lat + f64::from(p[1]) / f64::from(DEGREE_M)).clamp(-90.0, 90.0);
         let lon = self.lon + f64::from(p[0]) / f64::from(self.east_m);
-        let lon = if lon.abs() > 180.0 {
-            lon - 360.0_f64.copysign(lon)
-        } else {
-            lon
-        };
+        if lon.abs() > 180.0 {
+            return (lat, (lon + 180.0).rem_euclid(360.0) - 180.0);
+        }
         (lat, lon)
     }
 
@@ -243,7 +251,7 @@ impl Filter {
         let (kp, kv) = (m.pp / s, m.pv / s);
         for (i, d) in miss.iter().enumerate() {
             m.x[i] += kp * d;
-            m.v[i] += kv * d;
+            m.v[i] = (m.v[i] + kv * d).clamp(-SPEED_MAX_MPS, SPEED_MAX_MPS);
         }
         m.vv -= kv * m.pv;
         m.pv *= 1.0 - kp;
@@ -259,6 +267,13 @@ impl Filter {
         st.pp *= 1.0 - k;
         self.judge(log_moving, log_standing);
         self.hear_speed(z);
+        let apart = square(minus(self.rest, self.standing.x));
+        let settle = if self.moves > MOVES_PERHAPS || apart > 2.0 * self.common {
+            1.0
+        } else {
+            1.0 - (-dt_s / REST_S).exp()
+        };
+        self.rest = between(self.rest, self.standing.x, settle);
         if square(self.moving.x) > PLANE_M * PLANE_M {
             self.lay_plane();
         }
@@ -355,15 +370,17 @@ impl Filter {
         let middle = self.moving.x;
         let (lat, lon) = self.earth(middle);
         let standing = self.earth(self.standing.x);
+        let rest = self.earth(self.rest);
         (self.lat, self.lon, self.east_m) = (lat, lon, east_m(lat));
         self.moving.x = [0.0; 2];
         self.standing.x = self.plane(standing.0, standing.1);
+        self.rest = self.plane(rest.0, rest.1);
     }
 
     /// Where it is at its last fix.
     pub fn estimate(&self) -> Estimate {
         let (m, s, w) = (&self.moving, &self.standing, self.moves);
-        let at = between(s.x, m.x, w);
+        let at = between(self.rest, m.x, w);
         let apart = square(minus(m.x, s.x)) / 2.0;
         let (lat, lon) = self.earth(at);
         let trust = trust(square(m.v), m.vv) * w;
@@ -374,6 +391,11 @@ impl Filter {
             velocity_mps: (m.v[0] * trust, m.v[1] * trust),
             moves: w,
         }
+    }
+
+    /// How fast it is, m/s; not shrunk by doubt.
+    pub fn speed_mps(&self) -> f32 {
+        square(self.moving.v).sqrt() * self.moves
     }
 
     /// Where it is after `ahead_s` without a fix.

@@ -141,7 +141,7 @@ fn the_last_of_a_burst_after_an_outage_is_the_newest() {
         assert!((happened.at_ms - ms).abs() < 500 && happened.sigma_ms < 500);
     }
     assert!((w.place().0 - 6100.0).abs() < 10.0, "{:?}", w.place());
-    assert!((w.track.speed_mps().unwrap() - 10.0).abs() < 1.0);
+    assert!((w.track.speed_mps().unwrap() - 10.0).abs() < 3.0);
     assert_eq!(w.track.freshness(), Freshness::Live);
 }
 
@@ -154,7 +154,7 @@ fn a_first_burst_of_stored_positions_is_no_jump() {
         let now = w.at(0.0);
         assert_eq!(w.take(at, Some(i64::from(i) * 10_000), now), Taken::Moved);
     }
-    assert!((w.track.speed_mps().unwrap() - 30.0).abs() < 3.0);
+    assert!((w.track.speed_mps().unwrap() - 30.0).abs() < 6.0);
 }
 
 #[test]
