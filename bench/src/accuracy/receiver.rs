@@ -173,7 +173,10 @@ impl Receiver {
                 let fast = self.sigma_m * (1.0 - self.slow).sqrt();
                 // Reflections: the receiver is sure of a place some houses away, for some seconds.
                 if mirrored.1 == 0 && random.chance(1.0 / 900.0) && self.kind != Kind::Drone {
-                    let (far, way) = (random.within(25.0, 90.0), random.within(0.0, 6.28));
+                    let (far, way) = (
+                        random.within(25.0, 90.0),
+                        random.within(0.0, std::f64::consts::TAU),
+                    );
                     mirrored = (
                         [far * way.cos(), far * way.sin()],
                         random.within(1.0, 8.0) as u32,

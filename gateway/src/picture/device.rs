@@ -168,7 +168,7 @@ impl Device {
     }
 
     fn stand(&mut self, grid: &Grid) {
-        let Some(at) = self.track.estimate() else {
+        let Some(at) = self.track.estimate(self.motion()) else {
             return;
         };
         // A device that states no accuracy is taken at its word at a border.
@@ -186,8 +186,9 @@ impl Device {
     }
 
     fn look(&mut self) {
+        let at = self.track.estimate(self.motion());
         if let Some(extras) = &mut self.extras {
-            extras.look(self.track.estimate().map(|at| Stand {
+            extras.look(at.map(|at| Stand {
                 lat: at.lat,
                 lon: at.lon,
                 sigma_m: at.sigma_m.into(),

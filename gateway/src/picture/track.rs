@@ -173,12 +173,13 @@ impl Track {
     }
 
     /// Where it was at its newest fix, by all that is known.
-    pub fn estimate(&self) -> Option<Estimate> {
+    pub fn estimate(&self, motion: Motion) -> Option<Estimate> {
         let last = self.last.as_ref()?;
         let Some(filter) = &self.filter else {
             return Some(standing(&last.fix));
         };
-        Some(with_time(filter.estimate(), &last.moment))
+        let motion = self.motion(motion, last.moment.at_ms);
+        Some(with_time(filter.estimate(&motion), &last.moment))
     }
 
     /// Where it is now: its way goes on and comes to rest.

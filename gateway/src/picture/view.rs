@@ -75,7 +75,7 @@ const MOTION_MIN_MPS: f32 = 0.2;
 impl PositionView {
     pub fn of(track: &Track, motion: Motion) -> Option<Self> {
         let known = track.last()?;
-        let at = track.estimate()?;
+        let at = track.estimate(motion)?;
         let (east, north) = at.velocity_mps;
         let speed = east.hypot(north);
         let f = &known.fix;

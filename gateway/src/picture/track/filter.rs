@@ -23,6 +23,8 @@ pub struct Motion {
     /// How far it is foretold, in seconds of its velocity: shorter than `memory_s`, because to be wrong costs more than
     /// to be behind.
     pub coast_s: f32,
+    /// How much a velocity must outweigh its own variance to be foretold with.
+    pub doubt: f32,
     /// It stands for so long at a time, and moves for so long, seconds.
     pub stands_s: f32,
     pub moves_s: f32,
@@ -34,6 +36,7 @@ pub const FOOT: Motion = Motion {
     speed_mps: 0.9,
     memory_s: 30.0,
     coast_s: 20.0,
+    doubt: 2.0,
     stands_s: 60.0,
     moves_s: 120.0,
     accuracy_m: 10.0,
@@ -42,6 +45,7 @@ pub const VEHICLE: Motion = Motion {
     speed_mps: 7.0,
     memory_s: 15.0,
     coast_s: 10.0,
+    doubt: 2.0,
     stands_s: 40.0,
     moves_s: 60.0,
     accuracy_m: 8.0,
@@ -50,6 +54,7 @@ pub const DRONE: Motion = Motion {
     speed_mps: 7.0,
     memory_s: 20.0,
     coast_s: 20.0,
+    doubt: 1.0,
     stands_s: 40.0,
     moves_s: 60.0,
     accuracy_m: 3.0,
@@ -378,12 +383,12 @@ impl Filter {
     }
 
     /// Where it is at its last fix.
-    pub fn estimate(&self) -> Estimate {
+    pub fn estimate(&self, motion: &Motion) -> Estimate {
         let (m, s, w) = (&self.moving, &self.standing, self.moves);
         let at = between(self.rest, m.x, w);
         let apart = square(minus(m.x, s.x)) / 2.0;
         let (lat, lon) = self.earth(at);
-        let trust = trust(square(m.v), m.vv) * w;
+        let trust = trust(square(m.v), m.vv, motion.doubt) * w;
         Estimate {
             lat,
             lon,
@@ -400,7 +405,7 @@ impl Filter {
 
     /// Where it is after `ahead_s` without a fix.
     pub fn at(&self, ahead_s: f32, motion: &Motion) -> Estimate {
-        let now = self.estimate();
+        let now = self.estimate(motion);
         let reach = motion.coast_s * (1.0 - (-ahead_s / motion.coast_s).exp());
         let mut later = *self;
         later.predict(ahead_s, motion);
@@ -421,8 +426,8 @@ impl Filter {
 }
 
 /// How much of a velocity is believed, of its square and its variance on each axis: none when it may be noise.
-fn trust(speed2: f32, vv: f32) -> f32 {
-    (1.0 - vv / speed2.max(1e-6)).max(0.0)
+fn trust(speed2: f32, vv: f32, doubt: f32) -> f32 {
+    (1.0 - doubt * vv / speed2.max(1e-6)).max(0.0)
 }
 
 fn east_m(lat: f64) -> f32 {

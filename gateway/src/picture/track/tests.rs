@@ -80,7 +80,7 @@ impl Walk {
 
     /// Metres north and east of where it is thought to be.
     fn place(&self) -> (f64, f64) {
-        let e = self.track.estimate().unwrap();
+        let e = self.track.estimate(self.motion).unwrap();
         ((e.lat - 37.0) / METRE, (e.lon - 112.0) / EAST_METRE)
     }
 
@@ -90,7 +90,7 @@ impl Walk {
     }
 
     fn sigma(&self) -> f32 {
-        self.track.estimate().unwrap().sigma_m
+        self.track.estimate(self.motion).unwrap().sigma_m
     }
 }
 
@@ -99,7 +99,7 @@ fn the_first_fix_stands_as_it_was_given() {
     let mut w = Walk::new(FOOT);
     assert_eq!(w.track.freshness(), Freshness::Silent);
     assert_eq!(w.say(0.0, 0.0, 0.0), Taken::Moved);
-    let e = w.track.estimate().unwrap();
+    let e = w.track.estimate(w.motion).unwrap();
     assert_eq!((e.lat, e.lon), (37.0, 112.0));
     assert!((e.sigma_m * RADIUS_68 - 4.0).abs() < 0.01);
     assert_eq!(w.ahead(20.0), w.place(), "no way is known: it is held");
@@ -211,7 +211,7 @@ fn who_stands_does_not_wander() {
         .sum();
     let raw = 59.0 * 2.0 * 3.0 * (1.2_f64).sin();
     assert!(way < raw / 8.0, "{way} m of {raw} m");
-    assert!(w.track.estimate().unwrap().moves < 0.2);
+    assert!(w.track.estimate(w.motion).unwrap().moves < 0.2);
     let (now, later) = (w.place(), w.ahead(149.0));
     assert!((later.0 - now.0).hypot(later.1 - now.1) < 0.5);
 }
@@ -320,7 +320,7 @@ fn the_plane_follows_the_device() {
         let moment = track.hear(None, false, now);
         assert_eq!(track.take(at, None, moment, VEHICLE, now), Taken::Moved);
     }
-    let lon = track.estimate().unwrap().lon;
+    let lon = track.estimate(VEHICLE).unwrap().lon;
     assert!((lon + 179.9986).abs() < 1e-4, "{lon}");
 }
 
@@ -349,7 +349,7 @@ proptest::proptest! {
             proptest::prop_assert!(moment.at_ms <= now.unix_ms);
             track.take(at, device_ms, moment, VEHICLE, now);
             track.age(now);
-            for e in [track.estimate().unwrap(), track.at(VEHICLE, now.unix_ms + 100_000).unwrap()] {
+            for e in [track.estimate(VEHICLE).unwrap(), track.at(VEHICLE, now.unix_ms + 100_000).unwrap()] {
                 proptest::prop_assert!(kerbside_codecs::geo::valid(e.lat, e.lon), "{e:?}");
                 proptest::prop_assert!(e.sigma_m.is_finite() && e.sigma_m >= 0.0, "{e:?}");
                 proptest::prop_assert!((0.0..=1.0).contains(&e.moves));

@@ -140,12 +140,12 @@ impl Timing {
             return untold(arrived_ms, false);
         }
         let late = lateness.saturating_sub(line.low(arrived_ms));
-        if late < -AHEAD_MS || late > LATE_MS {
+        if !(-AHEAD_MS..=LATE_MS).contains(&late) {
             let beside = self.candidate.take();
             let next = Candidate::after(beside.as_deref(), late, device_ms, arrived_ms);
             if next.is_proven() {
                 self.jumps = self.jumps.saturating_add(1);
-                *line = Box::new(Line::new(device_ms, arrived_ms));
+                **line = Line::new(device_ms, arrived_ms);
                 return line.moment(device_ms, arrived_ms, Order::Newest);
             }
             self.candidate = Some(Box::new(next));
