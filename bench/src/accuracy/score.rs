@@ -116,14 +116,17 @@ impl Score {
     }
 
     /// The share of looks at which it is farther from the truth than the held fix by more than that fix' accuracy.
+    #[cfg(test)]
     pub fn worse_than_accuracy(&self) -> f64 {
         self.share(self.worse_accuracy)
     }
 
+    #[cfg(test)]
     pub fn p95(&self) -> [f64; 3] {
         [&self.ours, &self.hold, &self.naive].map(|e| e.quantile(0.95))
     }
 
+    #[cfg(test)]
     pub fn rmse(&self) -> [f64; 3] {
         [&self.ours, &self.hold, &self.naive].map(Errors::rmse)
     }

@@ -312,16 +312,13 @@ impl Filter {
         // What the fixes share wanders, and the estimate follows it.
         let wander = 2.0 * self.common * (1.0 - (-dt / COMMON_S).exp());
         self.standing.pp += STANDING_UNREST * dt + wander;
-        let tau = motion.memory_s;
-        let fade = (-dt / tau).exp();
-        let reach = tau * (1.0 - fade);
+        let (fade, reach, walked) = motion.wander(dt);
         for i in 0..2 {
             to.x[i] += to.v[i] * reach;
             to.v[i] *= fade;
         }
-        let walked = any * tau * tau * (2.0 * dt / tau - 3.0 + 4.0 * fade - fade * fade).max(0.0);
         to.pp += 2.0 * reach * to.pv + reach * reach * to.vv + walked + wander;
-        to.pv = fade * (to.pv + reach * to.vv) + any * tau * (1.0 - fade).powi(2);
+        to.pv = fade * (to.pv + reach * to.vv) + any * reach * (1.0 - fade);
         to.vv = fade * fade * to.vv + any * (1.0 - fade * fade);
         self.moving = to;
         self.moves = moves.clamp(LIKELY_MIN, 1.0 - LIKELY_MIN);
@@ -403,25 +400,43 @@ impl Filter {
         square(self.moving.v).sqrt() * self.moves
     }
 
-    /// Where it is after `ahead_s` without a fix.
+    /// Where it is after `ahead_s` without a fix. It only grows less sure.
     pub fn at(&self, ahead_s: f32, motion: &Motion) -> Estimate {
         let now = self.estimate(motion);
-        let reach = motion.coast_s * (1.0 - (-ahead_s / motion.coast_s).exp());
-        let mut later = *self;
-        later.predict(ahead_s, motion);
-        let (m, s, w) = (&later.moving, &later.standing, later.moves);
+        let dt = ahead_s.clamp(0.0, 3600.0);
+        let coast = motion.coast_s * (1.0 - (-dt / motion.coast_s).exp());
         let here = self.plane(now.lat, now.lon);
         let (lat, lon) = self.earth([
-            here[0] + now.velocity_mps.0 * reach,
-            here[1] + now.velocity_mps.1 * reach,
+            here[0] + now.velocity_mps.0 * coast,
+            here[1] + now.velocity_mps.1 * coast,
         ]);
-        let apart = square(minus(m.x, s.x)) / 2.0;
+        let m = &self.moving;
+        let (fade, reach, walked) = motion.wander(dt);
+        let moving = m.pp + 2.0 * reach * m.pv.max(0.0) + reach * reach * m.vv + walked;
+        // It may have begun to move since.
+        let moves = self.moves + (1.0 - self.moves) * (1.0 - (-dt / motion.stands_s).exp());
+        let standing = self.standing.pp + STANDING_UNREST * dt;
+        // What of its way is not foretold.
+        let left = square(m.v) * (reach - coast).powi(2) / 2.0 * self.moves * fade;
+        let grown = mix(standing, moving, moves) + self.common + left;
         Estimate {
             lat,
             lon,
-            sigma_m: (mix(s.pp, m.pp, w) + w * (1.0 - w) * apart + self.common).sqrt(),
+            sigma_m: now.sigma_m.max(grown.sqrt()),
             ..now
         }
+    }
+}
+
+impl Motion {
+    /// Over `dt_s`: what is left of a velocity, how far it carries (seconds), and the variance of the position that
+    /// comes from new velocities (m²).
+    fn wander(&self, dt_s: f32) -> (f32, f32, f32) {
+        let tau = self.memory_s;
+        let fade = (-dt_s / tau).exp();
+        let shape = (2.0 * dt_s / tau - 3.0 + 4.0 * fade - fade * fade).max(0.0);
+        let walked = (self.speed_mps * tau).powi(2) * shape;
+        (fade, tau * (1.0 - fade), walked)
     }
 }
 

@@ -230,6 +230,12 @@ fn a_straight_way_goes_on_and_comes_to_rest() {
     let sure = w.sigma();
     let unsure = w.track.at(VEHICLE, w.at(60.0).unix_ms).unwrap().sigma_m;
     assert!(unsure > 10.0 * sure && unsure < 2000.0);
+    let mut former = sure;
+    for s in (20..2000).step_by(20) {
+        let now = w.track.at(VEHICLE, w.at(f64::from(s)).unix_ms).unwrap();
+        assert!(now.sigma_m >= former, "at {s} s");
+        former = now.sigma_m;
+    }
 }
 
 /// The receiver's own speed and course tell the way from the first fix on.
