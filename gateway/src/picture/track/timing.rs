@@ -149,6 +149,10 @@ impl Timing {
                 return line.moment(device_ms, arrived_ms, Order::Newest);
             }
             self.candidate = Some(Box::new(next));
+            let is_behind = |c: &Candidate| late < 0 && c.late_ms < 0 && device_ms < c.device_ms;
+            if beside.as_deref().is_some_and(is_behind) {
+                return line.moment(device_ms, arrived_ms, Order::Older);
+            }
             if late < 0 {
                 // Not believed yet, so it is not the newest time that is known either.
                 return Moment {
@@ -437,6 +441,22 @@ mod tests {
             assert_eq!(m.order, Order::Newest);
         }
         assert_eq!(d.timing.jumps(), 0);
+    }
+
+    /// The first thing that is heard of a device is what it kept; then one of those once more.
+    #[test]
+    fn an_old_report_after_a_first_burst_is_old() {
+        let mut timing = Timing::default();
+        for i in 0..10 {
+            let m = timing.take(Some(BEGIN + i * 5_000), false, BEGIN + 100_000);
+            assert_eq!(m.order, Order::Newest);
+        }
+        let m = timing.take(Some(BEGIN + 5_000), false, BEGIN + 100_100);
+        assert_eq!(m.order, Order::Older);
+        for s in 101..110 {
+            let m = timing.take(Some(BEGIN + s * 1_000), false, BEGIN + s * 1_000 + 80);
+            assert_eq!(m.order, Order::Newest);
+        }
     }
 
     #[test]
