@@ -22,12 +22,28 @@ fn the_track_is_nearer_than_holding_and_extrapolating() {
         assert!(ours <= hold, "{name}");
         if row.kind.is_none() {
             assert!(ours < naive, "{name}");
-            let [rmse, rmse_hold, rmse_naive] = row.score.rmse();
-            assert!(rmse <= rmse_hold * 1.05 && rmse < rmse_naive, "{name}");
             assert!((0.5..3.5).contains(&row.score.nees()), "{name}");
             assert!(row.score.inside_95() > 0.9, "{name}");
             assert!(row.score.worse_than_accuracy() < 0.1, "{name}");
         }
+    }
+}
+
+/// Without the outages: four minutes of a drone that flew on or turned back are a matter of luck, and of a few such minutes
+/// the mean square is made.
+#[test]
+fn while_live_its_mean_error_is_the_least() {
+    let plan = Plan {
+        devices: 6,
+        seconds: 3600,
+        seed: 11,
+        is_clean: false,
+        is_live_only: true,
+    };
+    for row in run(&plan).iter().filter(|r| r.kind.is_none()) {
+        let [ours, hold, naive] = row.score.rmse();
+        let name = format!("{} s: {}", row.interval_s, row.score.line());
+        assert!(ours < hold && ours < naive * 1.05, "{name}");
     }
 }
 
