@@ -75,6 +75,24 @@ pub enum What {
         #[arg(long, default_value_t = 15)]
         seconds: u64,
     },
+    /// How near the track is to the truth of a simulated day: at each interval of reports, for each kind of device.
+    Accuracy {
+        /// Devices of each kind.
+        #[arg(long, default_value_t = 100)]
+        devices: u32,
+        #[arg(long, default_value_t = 4)]
+        hours: u32,
+        #[arg(long, default_value_t = 7)]
+        seed: u64,
+    },
+    /// Filter updates of one core: device time, outliers, both models.
+    Filter {
+        #[arg(long, default_value_t = 10_000)]
+        devices: u32,
+        /// Fixes of each device.
+        #[arg(long, default_value_t = 300)]
+        rounds: u32,
+    },
     /// Ready time, idle memory, memory per idle device.
     Idle {
         #[arg(long, default_value_t = 2000)]

@@ -1,5 +1,6 @@
 //! `kerbside-bench`: figures of bench/RESULTS.md, each with its command. A benchmark is no test: nothing fails here.
 
+mod accuracy;
 mod args;
 mod camera;
 mod compare;
@@ -112,6 +113,34 @@ async fn run(args: Args) -> anyhow::Result<()> {
                     r.name, r.messages, r.us_per_message, r.user_us
                 );
             }
+        }
+        What::Accuracy {
+            devices,
+            hours,
+            seed,
+        } => {
+            for (is_clean, is_live_only) in [(false, false), (false, true), (true, false)] {
+                accuracy::print(&accuracy::Plan {
+                    devices,
+                    seconds: hours * 3600,
+                    seed,
+                    is_clean,
+                    is_live_only,
+                });
+                println!();
+            }
+        }
+        What::Filter { devices, rounds } => {
+            let mut rates = Vec::new();
+            for _ in 0..5 {
+                rates.push(accuracy::filter_rate(devices, rounds)?);
+            }
+            rates.sort_by(f64::total_cmp);
+            println!(
+                "| filter updates, {devices} devices | {:.0} a second of one core (median of 5) | {} bytes a track |",
+                quantile(&rates, 0.5),
+                size_of::<kerbside::picture::track::Track>()
+            );
         }
         What::Idle { devices } => {
             let mut ready: Vec<f64> = Vec::new();

@@ -1,6 +1,6 @@
 // The gateway's JSON as gateway/API.md defines it. Nothing of the screen's own state belongs here.
 
-export type DeviceState = 'live' | 'stale' | 'lost' | 'silent';
+export type DeviceState = 'live' | 'stale' | 'coasting' | 'lost' | 'silent';
 export type StreamPhase = 'idle' | 'live' | 'waiting' | 'lost';
 export type StreamHealth = 'ok' | 'no_frames' | 'frozen' | 'lossy' | 'clock_drift';
 export type Severity = 'critical' | 'major' | 'minor' | 'notice';

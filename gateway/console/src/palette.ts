@@ -28,6 +28,6 @@ export function readPalette(): Palette {
     halo: read('--map-ground'),
     accent: read('--accent'),
     sos: read('--critical'),
-    state: { live: read('--live'), stale: read('--stale'), lost: read('--lost'), silent: read('--silent') },
+    state: { live: read('--live'), stale: read('--stale'), coasting: read('--stale'), lost: read('--lost'), silent: read('--silent') },
   };
 }

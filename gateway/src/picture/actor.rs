@@ -43,7 +43,7 @@ static FAILED_RULES: LazyLock<IntCounterVec> = LazyLock::new(|| {
 static DEVICES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     metrics::gauge(
         "kerbside_devices",
-        "Devices of the picture by the freshness of their position",
+        "Tracks of the picture by the freshness of their position; several devices of one person are one track",
         &["state"],
     )
 });

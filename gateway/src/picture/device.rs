@@ -4,14 +4,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kerbside_codecs::telemetry::{Fault, Report};
+use kerbside_codecs::telemetry::{Fault, Fix, Report};
 
 use super::borders::Borders;
+use super::extras::Extras;
 use super::feed::Tags;
 use super::grid::Grid;
 use super::latch::Latches;
+use super::people::Candidate;
 use super::rules::{ReportView, TrackView};
-use super::track::{Freshness, Track};
+use super::sight::Stand;
+use super::track::{Freshness, Moment, Motion, Order, RADIUS_68, Taken, Track, motion_of};
 use super::view::{DeviceView, PositionView, zone_names};
 use crate::clock::Now;
 use crate::history::{Spot, Thin};
@@ -33,6 +36,10 @@ pub struct Device {
     agency: Option<Arc<str>>,
     /// Seen only by who has the grant.
     restricted: bool,
+    /// Who carries it, by the registry's reference.
+    pub person: Option<Box<str>>,
+    /// Its track is that of its person; false for the other devices of one person.
+    pub primary: bool,
     model: Option<Box<str>>,
     mode: Option<Box<str>>,
     /// In the registry; else announced by a dock, or a camera of the configuration.
@@ -45,6 +52,7 @@ pub struct Device {
     pub track: Track,
     pub borders: Borders,
     pub thin: Thin,
+    extras: Option<Box<Extras>>,
     faults: Vec<(Fault, u32)>,
     pub latches: Latches,
     /// When it last said anything.
@@ -59,6 +67,8 @@ impl Device {
             unit: None,
             agency: None,
             restricted: false,
+            person: None,
+            primary: true,
             model: None,
             mode: None,
             registered: false,
@@ -69,6 +79,7 @@ impl Device {
             track: Track::default(),
             borders: Borders::default(),
             thin: Thin::default(),
+            extras: None,
             faults: Vec::new(),
             latches: Latches::default(),
             heard: now.mono,
@@ -97,18 +108,20 @@ impl Device {
         self.borders.set_own(own);
     }
 
-    /// The registry's word on kind and unit. True when something changed.
+    /// The registry's word on kind, unit and person. True when something changed.
     pub fn register(&mut self, d: &registry::Device, grid: &Grid) -> bool {
         let same = self.registered
             && self.kind == d.kind.name()
             && self.unit.as_deref() == d.unit.as_deref()
             && self.agency.as_deref() == d.agency.as_deref()
-            && self.restricted == d.restricted;
+            && self.restricted == d.restricted
+            && self.person.as_deref() == d.person.as_deref();
         if !same {
             self.agency = d.agency.as_deref().map(Into::into);
             self.restricted = d.restricted;
             self.registered = true;
             self.kind = d.kind.name().into();
+            self.person = d.person.as_deref().map(Into::into);
             self.set_unit(d.unit.as_deref(), grid);
         }
         !same
@@ -145,10 +158,72 @@ impl Device {
         if let Some(mode) = &r.mode {
             self.mode = Some(mode.as_str().into());
         }
+        if let Some(online) = r.online {
+            self.online = online;
+        }
+        if Extras::concern(r) {
+            self.extras.get_or_insert_default().learn(r);
+            self.look();
+        }
     }
 
-    pub fn on_ground(&self) -> bool {
-        self.kind != "drone"
+    fn motion(&self) -> Motion {
+        motion_of(&self.kind)
+    }
+
+    /// Takes the fix of a report, and what follows from it for its zones and its camera.
+    pub fn take(
+        &mut self,
+        fix: Fix,
+        device_time_ms: Option<i64>,
+        moment: Moment,
+        grid: &Grid,
+        now: Now,
+    ) -> Taken {
+        let motion = self.motion();
+        let taken = self.track.take(fix, device_time_ms, moment, motion, now);
+        if taken == Taken::Moved {
+            self.stand(grid, now);
+        }
+        taken
+    }
+
+    /// Puts a camera of the configuration where it stands.
+    pub fn fix_at(&mut self, fix: Fix, grid: &Grid, now: Now) {
+        self.track.fix_at(fix, now);
+        self.stand(grid, now);
+    }
+
+    fn stand(&mut self, grid: &Grid, now: Now) {
+        let Some(at) = self.track.estimate(self.motion()) else {
+            return;
+        };
+        // A device that states no accuracy is taken at its word at a border.
+        let last = self.track.last().and_then(|l| l.fix.accuracy_m);
+        let accuracy_m = last.map(|_| f64::from(at.sigma_m * RADIUS_68));
+        self.borders.cross((at.lat, at.lon), accuracy_m, grid, now);
+        self.look();
+    }
+
+    fn look(&mut self) {
+        let at = self.track.estimate(self.motion());
+        if let Some(extras) = &mut self.extras {
+            extras.look(at.map(|at| Stand {
+                lat: at.lat,
+                lon: at.lon,
+                sigma_m: at.sigma_m.into(),
+            }));
+        }
+    }
+
+    /// What it offers as the device of its person.
+    pub fn candidate(&self, now: Now) -> Candidate {
+        let at = self.track.at(self.motion(), now.unix_ms);
+        Candidate {
+            device: self.id.clone(),
+            freshness: self.track.freshness(),
+            sigma_m: at.map_or(f32::INFINITY, |at| at.sigma_m),
+        }
     }
 
     /// What happens only because time passes. True when a screen should know.
@@ -170,6 +245,7 @@ impl Device {
     }
 
     pub fn view<'a>(&'a self, grid: &'a Grid) -> DeviceView<'a> {
+        let extras = self.extras.as_deref();
         DeviceView {
             id: &self.id,
             kind: &self.kind,
@@ -179,12 +255,19 @@ impl Device {
             mode: self.mode.as_deref(),
             state: self.track.freshness().name(),
             online: self.online,
-            position: self.track.last().map(PositionView::of),
+            person: self.person.as_deref(),
+            primary: self.primary,
+            position: PositionView::of(&self.track, self.motion()),
+            clock: self.track.deviation(),
             cell: self.cell(grid),
             cells: grid.path(self.borders.place().cell),
             zones: zone_names(grid, self.borders.place().zones.iter().copied()),
             battery_pct: self.battery_pct,
             sos: self.sos_until.is_some(),
+            alarms: extras.map_or(&[], |e| &e.alarms),
+            properties: extras.map_or(&[], |e| &e.properties),
+            video_delays: extras.map_or(&[], |e| &e.video_delays),
+            footprint: extras.and_then(|e| e.footprint.as_deref()),
             faults: &self.faults,
             tags: Tags {
                 kind: self.kind.clone(),
@@ -227,12 +310,15 @@ impl Device {
         }
     }
 
-    /// A point of its history, if this report has a position that is worth one. `is_old`: it never moved the marker.
-    pub fn spot(&mut self, r: &Report, is_old: bool, every: Duration, now: Now) -> Option<Spot> {
+    /// A point of its history, if this report has a position that is worth one.
+    pub fn spot(&mut self, r: &Report, moment: Moment, every: Duration, now: Now) -> Option<Spot> {
         let fix = r.fix.as_ref()?;
-        let happened_ms = happened_ms(r.device_time_ms, now);
+        let is_old = moment.order == Order::Older;
+        // The tables of an hour hold nothing that had not happened by then.
+        let plausible = now.unix_ms.saturating_sub(TOLD_LATE_MS_MAX)..=now.unix_ms;
+        let happened_ms = Some(moment.at_ms).filter(|t| plausible.contains(t));
         let spot = Spot {
-            happened_ms,
+            happened_ms: happened_ms.unwrap_or(now.unix_ms),
             known_ms: now.unix_ms,
             lat: fix.lat,
             lon: fix.lon,
@@ -255,14 +341,6 @@ impl Device {
             kind: r.kind.as_deref().unwrap_or(&self.kind),
         }
     }
-}
-
-/// When a report happened, by our clock: as its device says if that is plausible, else when it came.
-fn happened_ms(device_time_ms: Option<i64>, now: Now) -> i64 {
-    let plausible = now.unix_ms.saturating_sub(TOLD_LATE_MS_MAX)..=now.unix_ms;
-    device_time_ms
-        .filter(|t| plausible.contains(t))
-        .unwrap_or(now.unix_ms)
 }
 
 /// What time changed in a device.

@@ -6,13 +6,16 @@
 mod actor;
 mod borders;
 mod device;
+mod extras;
 mod feed;
 mod grid;
 mod latch;
+mod people;
 mod raise;
 mod rules;
+mod sight;
 mod state;
-mod track;
+pub mod track;
 mod view;
 
 use std::sync::{Arc, Mutex};

@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 use kerbside_codecs::telemetry::{Datum, Fault, Fix, Report};
 
 use super::Fact;
-use super::device::SOS_SHOWN;
+use super::device::{Device, SOS_SHOWN};
 use super::feed::{Change, Key};
 use super::grid::Grid;
 use super::latch::Latches;
+use super::people::People;
 use super::raise::{self, Occasion, Raised, Raising, Rulebook, Subject};
 use super::rules::{Cause, Rules, StreamView};
-use super::track::{Freshness, Taken};
+use super::track::{Freshness, Order, Taken};
 use super::view;
 use crate::clock::Now;
 use crate::event::{Delivery, Event};
@@ -76,6 +77,7 @@ pub struct State {
     keep_every: Option<Duration>,
     rules: Rules,
     devices: Devices,
+    people: People,
     streams: BTreeMap<StreamId, Stream>,
     events: Events,
     /// Revoked devices: what their last sessions still say is not shown.
@@ -96,6 +98,7 @@ impl State {
             keep_every: None,
             rules,
             devices: Devices::default(),
+            people: People::default(),
             streams: BTreeMap::new(),
             events: Events::default(),
             revoked: HashSet::new(),
@@ -116,20 +119,12 @@ impl State {
         self.rules.get(number).map_or("", |r| &r.spec.name)
     }
 
-    /// Devices by how fresh their position is.
-    pub fn census(&self) -> [(Freshness, i64); 4] {
-        let mut all = [
-            (Freshness::Silent, 0),
-            (Freshness::Live, 0),
-            (Freshness::Stale, 0),
-            (Freshness::Lost, 0),
-        ];
-        for d in self.devices.iter() {
-            if let Some((_, n)) = all.iter_mut().find(|(f, _)| *f == d.track.freshness()) {
-                *n += 1;
-            }
-        }
-        all
+    /// Tracks by how fresh their position is; several devices of one person are one track.
+    pub fn census(&self) -> [(Freshness, i64); 5] {
+        Freshness::ALL.map(|f| {
+            let of = |d: &&Device| d.primary && d.track.freshness() == f;
+            (f, self.devices.iter().filter(of).count() as i64)
+        })
     }
 
     pub fn apply(&mut self, fact: Fact, now: Now) -> Effects {
@@ -155,8 +150,7 @@ impl State {
             } => {
                 let d = self.devices.known(&device, &self.grid, now);
                 d.mount(kind, unit.as_deref(), &self.grid);
-                d.track.fix_at(Fix::at(lat, lon, Datum::Wgs84), now);
-                d.borders.cross((lat, lon), None, &self.grid, now);
+                d.fix_at(Fix::at(lat, lon, Datum::Wgs84), &self.grid, now);
                 fx.changes.push(d.view(&self.grid).change(false));
             }
             Fact::Streams(all) => {
@@ -194,9 +188,8 @@ impl State {
         }
         let d = match registered {
             Some(r) => {
-                let d = self.devices.known(&id, &self.grid, now);
-                d.register(r, &self.grid);
-                d
+                register(&mut self.devices, &mut self.people, &id, r, &self.grid, now);
+                self.devices.known(&id, &self.grid, now)
             }
             None => {
                 let (d, gone) = self.devices.announced(&id, &self.grid, now);
@@ -211,25 +204,22 @@ impl State {
         }
         d.heard = now.mono;
         d.count(&report.faults);
-        let old = d.track.is_older(report.device_time_ms, now);
-        if old {
+        let moment = d
+            .track
+            .hear(report.device_time_ms, report.is_back_fill, now);
+        let old = moment.order == Order::Older;
+        if old && !report.is_back_fill {
             d.count(&[Fault::Stale]);
-        } else {
+        }
+        if !old {
             d.learn(report);
         }
+        let mut moved = false;
         if let Some(fix) = report.fix {
-            let taken = if old {
-                Taken::Stale
-            } else {
-                let on_ground = d.on_ground();
-                d.track.take(fix, report.device_time_ms, on_ground, now)
-            };
-            if taken == Taken::Moved {
-                d.borders
-                    .cross((fix.lat, fix.lon), fix.accuracy_m, &self.grid, now);
-            }
+            let taken = d.take(fix, report.device_time_ms, moment, &self.grid, now);
+            moved = taken == Taken::Moved;
             if let Some(every) = self.keep_every.filter(|_| taken != Taken::Held) {
-                let spot = d.spot(report, old, every, now);
+                let spot = d.spot(report, moment, every, now);
                 let point = |spot| Point {
                     device: id.clone(),
                     spot,
@@ -253,10 +243,51 @@ impl State {
         };
         let streams = || live_streams(&self.streams, &id);
         fx.add(raise::on_device(book, d, occasion, streams));
-        fx.changes.push(
-            d.view(&self.grid)
-                .change(fx.position == Some(Taken::Moved.name())),
-        );
+        fx.changes.push(d.view(&self.grid).change(moved));
+        let person = d.person.clone().filter(|_| moved);
+        if let Some(person) = person {
+            self.choose(&person, now, fx);
+        }
+    }
+
+    /// Which device of a person is its track; those that changed are shown.
+    fn choose(&mut self, person: &str, now: Now, fx: &mut Effects) {
+        let Some(theirs) = self.people.several(person).map(<[_]>::to_vec) else {
+            return;
+        };
+        let candidates: Vec<_> = theirs
+            .iter()
+            .filter_map(|id| Some(self.devices.get(id)?.candidate(now)))
+            .collect();
+        let Some(primary) = self.people.choose(person, &candidates, now.mono) else {
+            return;
+        };
+        for id in theirs {
+            let Some(d) = self.devices.get_mut(&id) else {
+                continue;
+            };
+            let is_primary = id == primary;
+            if std::mem::replace(&mut d.primary, is_primary) != is_primary {
+                fx.changes.push(d.view(&self.grid).change(false));
+            }
+        }
+    }
+
+    /// One device left is the person's track.
+    fn settle_people(&mut self, now: Now, fx: &mut Effects) {
+        for person in self.people.all_with_several() {
+            self.choose(&person, now, fx);
+        }
+        for d in self.devices.iter_mut().filter(|d| !d.primary) {
+            let alone = d
+                .person
+                .as_deref()
+                .is_none_or(|p| self.people.several(p).is_none());
+            if alone {
+                d.primary = true;
+                fx.changes.push(d.view(&self.grid).change(false));
+            }
+        }
     }
 
     fn session(
@@ -270,8 +301,15 @@ impl State {
         if self.revoked.contains(device) {
             return;
         }
+        register(
+            &mut self.devices,
+            &mut self.people,
+            device,
+            registered,
+            &self.grid,
+            now,
+        );
         let d = self.devices.known(device, &self.grid, now);
-        d.register(registered, &self.grid);
         d.online = online;
         let book = Rulebook {
             rules: &self.rules,
@@ -297,7 +335,9 @@ impl State {
             })
             .collect();
         for id in &gone {
-            self.devices.remove(id);
+            if let Some(d) = self.devices.remove(id) {
+                self.people.carry(id, d.person.as_deref(), None);
+            }
             self.revoked.insert(id.clone());
             fx.changes.push(Change::Gone(Key::Device(id.clone())));
             let theirs: Vec<_> = self
@@ -316,11 +356,12 @@ impl State {
                 continue;
             };
             self.revoked.remove(&id);
-            let d = self.devices.known(&id, &self.grid, now);
-            if d.register(r, &self.grid) {
+            if register(&mut self.devices, &mut self.people, &id, r, &self.grid, now) {
+                let d = self.devices.known(&id, &self.grid, now);
                 fx.changes.push(d.view(&self.grid).change(false));
             }
         }
+        self.settle_people(now, fx);
     }
 
     fn stream(&mut self, status: StreamStatus, now: Now, fx: &mut Effects) {
@@ -433,7 +474,22 @@ impl State {
             self.devices.remove(&id);
             fx.changes.push(Change::Gone(Key::Device(id)));
         }
+        self.settle_people(now, fx);
     }
+}
+
+/// The registry's word on a device. True when something changed.
+fn register(
+    devices: &mut Devices,
+    people: &mut People,
+    id: &DeviceId,
+    r: &registry::Device,
+    grid: &Grid,
+    now: Now,
+) -> bool {
+    let d = devices.known(id, grid, now);
+    people.carry(id, d.person.as_deref(), r.person.as_deref());
+    d.register(r, grid)
 }
 
 fn live_streams(streams: &BTreeMap<StreamId, Stream>, device: &DeviceId) -> Vec<String> {

@@ -1,11 +1,13 @@
 //! Items of the feed as JSON, exactly as API.md says.
 
+use kerbside_codecs::telemetry::report::{Alarm, Property, VideoDelay};
 use kerbside_codecs::telemetry::{Datum, Fault};
 use serde::{Serialize, Serializer};
 
 use super::feed::{Body, Change, Key, Tags};
 use super::grid::{Grid, Path};
-use super::track::Known;
+use super::sight::Footprint;
+use super::track::{Deviation, Motion, Track};
 use crate::event::{Delivery, Event};
 use crate::ids::DeviceId;
 use crate::stream::StreamStatus;
@@ -21,13 +23,21 @@ pub struct DeviceView<'a> {
     pub mode: Option<&'a str>,
     pub state: &'static str,
     pub online: bool,
+    pub person: Option<&'a str>,
+    pub primary: bool,
     pub position: Option<PositionView>,
+    pub clock: Option<Deviation>,
     pub cell: Option<&'a str>,
     /// From the coarsest to `cell`.
     pub cells: Path,
     pub zones: Vec<&'a str>,
     pub battery_pct: Option<f32>,
     pub sos: bool,
+    pub alarms: &'a [Alarm],
+    #[serde(serialize_with = "as_object")]
+    pub properties: &'a [Property],
+    pub video_delays: &'a [VideoDelay],
+    pub footprint: Option<&'a Footprint>,
     #[serde(serialize_with = "as_map")]
     pub faults: &'a [(Fault, u32)],
     /// What it is chosen by; not shown itself.
@@ -40,11 +50,16 @@ pub struct DeviceView<'a> {
 pub struct PositionView {
     lat: f64,
     lon: f64,
+    sigma_m: f32,
+    motion: Option<MotionView>,
+    raw: [f64; 2],
     alt_m: Option<f64>,
     accuracy_m: Option<f64>,
     speed_mps: Option<f64>,
     heading_deg: Option<f64>,
     time_ms: Option<i64>,
+    happened_ms: i64,
+    happened_sigma_ms: u32,
     arrived_ms: i64,
     /// Written when the item is sent.
     age_ms: u8,
@@ -52,23 +67,57 @@ pub struct PositionView {
     source_datum: Datum,
 }
 
+/// With what it moves on until its next fix.
+#[derive(Serialize)]
+struct MotionView {
+    speed_mps: f32,
+    course_deg: f32,
+    coast_s: f32,
+}
+
+/// Slower than this a marker stays where it is, m/s.
+const MOTION_MIN_MPS: f32 = 0.2;
+
 impl PositionView {
-    pub fn of(known: &Known) -> Self {
+    pub fn of(track: &Track, motion: Motion) -> Option<Self> {
+        let known = track.last()?;
+        let at = track.estimate(motion)?;
+        let (east, north) = at.velocity_mps;
+        let speed = east.hypot(north);
         let f = &known.fix;
-        Self {
-            lat: f.lat,
-            lon: f.lon,
+        // To a centimetre: more digits would only lengthen the feed.
+        let degrees = |deg: f64| (deg * 1e7).round() / 1e7;
+        Some(Self {
+            lat: degrees(at.lat),
+            lon: degrees(at.lon),
+            sigma_m: tenths(at.sigma_m),
+            motion: (speed >= MOTION_MIN_MPS).then(|| MotionView {
+                speed_mps: tenths(speed),
+                course_deg: tenths(east.atan2(north).to_degrees().rem_euclid(360.0)) % 360.0,
+                coast_s: track.coast_s(motion),
+            }),
+            raw: [degrees(f.lon), degrees(f.lat)],
             alt_m: f.alt_m,
             accuracy_m: f.accuracy_m,
             speed_mps: f.speed_mps,
             heading_deg: f.heading_deg,
             time_ms: known.device_time_ms,
+            happened_ms: known.moment.at_ms,
+            happened_sigma_ms: known.moment.sigma_ms,
             arrived_ms: known.arrived.unix_ms,
             age_ms: 0,
             datum: Datum::Wgs84,
             source_datum: f.source_datum,
-        }
+        })
     }
+}
+
+fn tenths(v: f32) -> f32 {
+    (v * 10.0).round() / 10.0
+}
+
+fn as_object<S: Serializer>(properties: &&[Property], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_map(properties.iter().map(|p| (&p.name, &p.value)))
 }
 
 fn as_map<S: Serializer>(faults: &&[(Fault, u32)], s: S) -> Result<S::Ok, S::Error> {

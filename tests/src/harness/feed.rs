@@ -161,14 +161,14 @@ impl Feed {
         }
     }
 
-    /// Follows the feed until a device has a position whose latitude is `lat` (to 1e-6).
+    /// Follows the feed until the newest fix of a device has the latitude `lat` (to 1e-6).
     pub async fn until_at(&mut self, limit: Duration, device: &str, lat: f64) {
         let what = format!("{device} at latitude {lat}");
         self.until(limit, &what, |feed| {
             let at = feed
                 .devices
                 .get(device)?
-                .pointer("/position/lat")?
+                .pointer("/position/raw/1")?
                 .as_f64()?;
             ((at - lat).abs() < 1e-6).then_some(())
         })

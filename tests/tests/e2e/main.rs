@@ -30,6 +30,7 @@ mod raw_rtsp;
 mod rtsp;
 mod snapshot;
 mod tls;
+mod tracks;
 mod uplink;
 mod webrtc;
 

@@ -71,7 +71,7 @@ export const en = {
     radio: 'Radio',
   },
 
-  state: { live: 'Live', stale: 'Stale', lost: 'Lost', silent: 'No position' },
+  state: { live: 'Live', stale: 'Stale', coasting: 'Coasting', lost: 'Lost', silent: 'No position' },
 
   map: {
     title: 'Map',

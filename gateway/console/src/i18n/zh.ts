@@ -73,7 +73,7 @@ export const zh: Dictionary = {
     radio: '对讲机',
   },
 
-  state: { live: '实时', stale: '延迟', lost: '失联', silent: '无定位' },
+  state: { live: '实时', stale: '延迟', coasting: '推算', lost: '失联', silent: '无定位' },
 
   map: {
     title: '地图',

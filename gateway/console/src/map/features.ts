@@ -18,7 +18,7 @@ export interface DeviceProperties {
   order: number;
 }
 
-const ORDER = { live: 3, stale: 2, lost: 1, silent: 0 } as const;
+const ORDER = { live: 4, stale: 3, coasting: 2, lost: 1, silent: 0 } as const;
 
 export function deviceFeatures(store: Store): FeatureCollection<Point, DeviceProperties> {
   const onAir = store.devicesOnAir();

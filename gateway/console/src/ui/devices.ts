@@ -43,7 +43,7 @@ export class DeviceList {
     this.kinds = new Choice('device-kind', (t) => t.list.kind, (v, t) => named(t.kind, v), changed);
     this.states = new Choice('device-state', (t) => t.list.state, (v, t) => named(t.state, v), changed);
     this.units = new Choice('device-unit', (t) => t.list.unit, (v) => v, changed);
-    this.states.offer(['live', 'stale', 'lost', 'silent']);
+    this.states.offer(['live', 'stale', 'coasting', 'lost', 'silent']);
     bindAttribute(this.search, 'placeholder', (t) => t.list.search);
     bindAttribute(this.search, 'aria-label', (t) => t.list.search);
     bindAttribute(this.list, 'aria-label', (t) => t.list.title);

@@ -75,6 +75,7 @@ impl Scene {
 fn registered() -> registry::Device {
     registry::Device {
         unit: Some("patrol-1".into()),
+        person: Some("p-7".into()),
         ..registry::Device::new("bc-01", DeviceKind::Bodycam)
     }
 }
@@ -141,13 +142,25 @@ fn a_device_as_the_contract_shows_it() {
     let arrived = s.now.unix_ms;
     assert!(d["position"]["age_ms"].as_i64().unwrap() < 60_000);
     d["position"]["age_ms"] = 0.into();
+    // Its clock is years off: it happened just before it arrived.
+    let happened = d["position"]["happened_ms"].take().as_i64().unwrap();
+    assert!((0..=300).contains(&(arrived - happened)));
+    assert!(d["position"]["happened_sigma_ms"].take().as_i64().unwrap() > 0);
+    let clock = d["clock"].take();
+    assert_eq!(clock["behind_ms"], happened - 1_795_219_200_000);
+    assert_eq!(
+        (&clock["drift_ppm"], &clock["jumps"]),
+        (&Value::Null, &0.into())
+    );
     assert_eq!(
         d,
         serde_json::json!({
             "id":"bc-01","kind":"bodycam","unit":"patrol-1","agency":null,"model":"X5","mode":null,"state":"live","online":true,
-            "position":{"lat":37.005,"lon":112.005,"alt_m":null,"accuracy_m":null,"speed_mps":null,"heading_deg":null,
+            "person":"p-7","primary":true,"clock":null,
+            "position":{"lat":37.005,"lon":112.005,"sigma_m":6.6,"motion":null,"raw":[112.005,37.005],
+                "happened_ms":null,"happened_sigma_ms":null,"alt_m":null,"accuracy_m":null,"speed_mps":null,"heading_deg":null,
                 "time_ms":1_795_219_200_000_i64,"arrived_ms":arrived,"age_ms":0,"datum":"wgs84","source_datum":"wgs84"},
-            "cell":"c1","cells":["c1"],"zones":["beat"],"battery_pct":83.0,"sos":false,"faults":{"bad_field":1},
+            "cell":"c1","cells":["c1"],"zones":["beat"],"battery_pct":83.0,"sos":false,"alarms":[],"properties":{},"video_delays":[],"footprint":null,"faults":{"bad_field":1},
             "trail":[[112.005,37.005]]})
     );
 }
@@ -243,14 +256,14 @@ fn an_event_that_nobody_owns_is_raised_again() {
 fn leaving_the_own_zone_is_one_event_each_time() {
     let mut s = Scene::new();
     let mut step = |lat| {
-        s.wait(10);
+        s.wait(120);
         s.report(at(lat, 112.005))
     };
-    assert!(step(37.005).is_empty());
-    assert_eq!(step(37.011), ["zone_left"]);
-    assert!(step(37.012).is_empty());
-    assert!(step(37.005).is_empty(), "back");
-    assert_eq!(step(37.011), ["zone_left"]);
+    assert!(step(37.0095).is_empty());
+    assert_eq!(step(37.0108), ["zone_left"]);
+    assert!(step(37.0112).is_empty());
+    assert!(step(37.0095).is_empty(), "back");
+    assert_eq!(step(37.0108), ["zone_left"]);
 }
 
 #[test]
@@ -290,7 +303,7 @@ fn a_device_that_falls_silent_ages_and_rules_see_it() {
     s.wait(50);
     assert_eq!(s.owned(Fact::Tick), ["gone_silent"]);
     assert_eq!(s.device()["state"], "lost");
-    assert_eq!(s.state.census()[3], (Freshness::Lost, 1));
+    assert_eq!(s.state.census()[4], (Freshness::Lost, 1));
 }
 
 #[test]
@@ -650,4 +663,89 @@ fn positions_become_points_with_both_times() {
         Some((0, 0, true)),
         "nobody believes that time"
     );
+}
+
+#[test]
+fn one_person_with_two_devices_is_one_track() {
+    let mut s = Scene::new();
+    let radio = registry::Device {
+        person: Some("p-7".into()),
+        ..registry::Device::new("r-01", DeviceKind::Radio)
+    };
+    s.owned(Fact::Known(vec![registered(), radio.clone()]));
+    let exact = |lat, accuracy_m| Fix {
+        accuracy_m: Some(accuracy_m),
+        ..fix(lat, 112.005)
+    };
+    let say = |s: &mut Scene, r: &registry::Device, fix| {
+        s.owned(Fact::Report {
+            report: Report {
+                device: r.id.clone(),
+                fix: Some(fix),
+                ..Report::default()
+            },
+            registered: Some(r.clone().into()),
+            arrived: s.now,
+        })
+    };
+    let primaries = |s: &Scene| {
+        let all = s.snapshot()["devices"].as_array().unwrap().clone();
+        let of = |d: &&Value| d["primary"] == true;
+        let ids = all.iter().filter(of).map(|d| d["id"].clone());
+        ids.collect::<Vec<_>>()
+    };
+    say(&mut s, &registered(), exact(37.005, 3.0));
+    say(&mut s, &radio, exact(37.0051, 20.0));
+    assert_eq!(primaries(&s), ["bc-01"]);
+    let live = |s: &State| s.census()[1].1;
+    assert_eq!(live(&s.state), 1, "two devices, one track");
+    // The camera falls silent; the radio goes on.
+    for _ in 0..3 {
+        s.wait(5);
+        say(&mut s, &radio, exact(37.0051, 20.0));
+        s.owned(Fact::Tick);
+    }
+    assert_eq!(primaries(&s), ["r-01"]);
+    // The radio goes to somebody else: two persons, two tracks.
+    let other = registry::Device {
+        person: Some("p-8".into()),
+        ..radio
+    };
+    s.owned(Fact::Known(vec![registered(), other]));
+    assert_eq!(primaries(&s).len(), 2);
+    s.owned(Fact::Known(vec![registered()]));
+    assert_eq!(primaries(&s), ["bc-01"]);
+}
+
+#[test]
+fn what_a_drone_sees_is_on_the_picture() {
+    use kerbside_codecs::telemetry::report::{Property, Sight, Value as Said};
+    let mut s = Scene::new();
+    s.report(Report {
+        sight: Some(Box::new(Sight {
+            azimuth_deg: Some(0.0),
+            elevation_deg: Some(-90.0),
+            hfov_deg: Some(60.0),
+            vfov_deg: Some(40.0),
+            height_m: Some(100.0),
+            ..Sight::default()
+        })),
+        properties: vec![Property {
+            name: "wind_speed_mps".into(),
+            value: Said::Number(3.5),
+        }],
+        ..at(37.005, 112.005)
+    });
+    let d = s.device();
+    assert_eq!(d["footprint"]["polygon"].as_array().unwrap().len(), 4);
+    assert_eq!(
+        d["footprint"]["centre"],
+        serde_json::json!([112.005, 37.005])
+    );
+    assert_eq!(d["properties"], serde_json::json!({"wind_speed_mps":3.5}));
+    s.report(Report {
+        online: Some(false),
+        ..bare()
+    });
+    assert_eq!(s.device()["online"], false);
 }
