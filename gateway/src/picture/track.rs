@@ -18,6 +18,8 @@ pub use timing::{Deviation, Moment, Order};
 
 /// Fastest thing of a street, m/s: farther than this is no way but a fault.
 const SPEED_MAX_MPS: f64 = 120.0;
+/// After so many seconds without a fix a track begins anew, unless nothing could have come so far.
+const FORGOTTEN_S: f32 = 120.0;
 /// A fix this improbable waits for a second one: squared distance in units of its variance.
 const GATE: f32 = 16.0;
 /// Most reflections between houses are over by then.
@@ -244,7 +246,14 @@ impl Track {
             self.accept(next, None);
             return Taken::Moved;
         }
-        let surprising = is_jump(last, &next) || !burst && filter.surprise(&z, dt, &motion) > GATE;
+        let is_jump = is_jump(last, &next);
+        if dt >= FORGOTTEN_S && !is_jump {
+            // It may have gone anywhere since then: the former way foretells nothing.
+            filter.restart(&z, &motion);
+            self.accept(next, Some(dt));
+            return Taken::Moved;
+        }
+        let surprising = is_jump || !burst && filter.surprise(&z, dt, &motion) > GATE;
         if !surprising {
             if burst {
                 filter.restart(&z, &motion);
