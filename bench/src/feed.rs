@@ -220,7 +220,7 @@ impl Screen {
             let now = now_us();
             if measuring.load(Ordering::Relaxed) {
                 each_mark(text, |sent| {
-                    ages.push(now.saturating_sub(sent) as f64 / 1e3)
+                    ages.push(now.saturating_sub(sent) as f64 / 1e3);
                 });
             }
         }
@@ -257,13 +257,10 @@ impl Screen {
         while newest < devices {
             let limit = Duration::from_secs(10);
             let read = tokio::time::timeout(limit, self.message()).await;
-            let text = match read.context("the stalled screen did not catch up")? {
-                Ok(text) => text,
-                Err(_) => {
-                    self = Self::open(token, &format!("?since={at}")).await?;
-                    newest = 0;
-                    continue;
-                }
+            let Ok(text) = read.context("the stalled screen did not catch up")? else {
+                self = Self::open(token, &format!("?since={at}")).await?;
+                newest = 0;
+                continue;
             };
             messages += 1;
             each_mark(text, |sent| newest += usize::from(sent >= last));

@@ -172,6 +172,7 @@ fn hear(
     let speaker = Speaker {
         device: "d",
         datum: Datum::Wgs84,
+        ..Speaker::default()
     };
     let decoded = codecs.decode(
         speaker,

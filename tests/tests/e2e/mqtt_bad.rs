@@ -65,7 +65,7 @@ impl Raw {
             .await
             .unwrap();
         let mut head = [0; 2];
-        let mut body = vec![0; 128];
+        let mut body = [0; 128];
         let read = async {
             io.read_exact(&mut head).await?;
             io.read_exact(&mut body[..head[1].into()]).await
@@ -86,7 +86,7 @@ impl Raw {
     }
 
     /// Takes what comes until the other side closes.
-    async fn to_the_end(mut self) {
+    async fn finish(mut self) {
         let mut rest = Vec::new();
         let end = tokio::time::timeout(LIMIT, self.0.read_to_end(&mut rest)).await;
         assert!(end.is_ok(), "the connection stays open; last: {rest:x?}");
@@ -152,7 +152,7 @@ async fn each_fault_is_in_the_state_of_its_device() {
         let before = feed.devices["bc-01"]["faults"][fault].as_u64();
         let mut raw = Raw::open(&gateway, "b").await;
         raw.says(&bytes).await;
-        raw.to_the_end().await;
+        raw.finish().await;
         until_fault(&mut feed, fault, before.unwrap_or(0) + 1).await;
     }
     // QoS 2 that nobody releases.
@@ -161,7 +161,7 @@ async fn each_fault_is_in_the_state_of_its_device() {
     for id in 1..=65 {
         raw.says(&publish(2, id, own, fix.as_bytes())).await;
     }
-    raw.to_the_end().await;
+    raw.finish().await;
     until_fault(&mut feed, "mqtt_receive_maximum", 1).await;
     feed.until_at(LIMIT, "bc-01", 37.69).await;
     assert_eq!(
@@ -221,7 +221,7 @@ async fn a_flood_of_messages_costs_no_memory_and_no_neighbour() {
         "kerbside/v1/bc-01/report",
         report(37.69, 80).as_bytes(),
     );
-    let pings = vec![0xc0, 0].repeat(2000);
+    let pings = [0xc0, 0].repeat(2000);
     let mut floods = tokio::task::JoinSet::new();
     // Of this one nothing is read: its pongs have no way out.
     for (n, bytes) in [foreign, own, pings].into_iter().enumerate() {
