@@ -178,8 +178,8 @@ fn devices_come_and_go() {
     assert_eq!(
         list,
         serde_json::json!([
-            {"id": "bc-01", "kind": "bodycam", "unit": "patrol-1"},
-            {"id": "r-1", "kind": "radio", "unit": null}
+            {"id": "bc-01", "kind": "bodycam", "unit": "patrol-1", "agency": null, "person": null, "datum": "wgs84", "restricted": false},
+            {"id": "r-1", "kind": "radio", "unit": null, "agency": null, "person": null, "datum": "wgs84", "restricted": false}
         ])
     );
     assert_eq!(
@@ -209,7 +209,7 @@ fn users_come_and_go() {
     let list = kerbside(&["user", "list", "--json", "--state", state]);
     assert_eq!(
         json(&list),
-        serde_json::json!([{"name": "anna", "role": "operator"}])
+        serde_json::json!([{"name": "anna", "role": "operator", "restricted": false}])
     );
     assert!(!out(&list).contains(token));
     assert_eq!(

@@ -6,6 +6,7 @@
 mod devices;
 mod events;
 mod places;
+mod streams;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use super::grid::Grid;
 use super::latch::Latches;
 use super::people::People;
 use super::raise::{self, Occasion, Raised, Raising, Rulebook, Subject};
-use super::rules::{Cause, Rules, StreamView};
+use super::rules::{Cause, Rules};
 use super::track::{Freshness, Order, Taken};
 use super::view;
 use crate::clock::Now;
@@ -362,57 +363,6 @@ impl State {
             }
         }
         self.settle_people(now, fx);
-    }
-
-    fn stream(&mut self, status: StreamStatus, now: Now, fx: &mut Effects) {
-        let id = status.stream.clone();
-        let former = self.streams.remove(&id);
-        if status.phase == "gone" {
-            fx.changes.push(Change::Gone(Key::Stream(id)));
-            return;
-        }
-        if former.is_none()
-            && matches!(status.phase, "waiting" | "lost")
-            && self.devices.get(&id.device).is_none()
-        {
-            // The end of a revoked device.
-            return;
-        }
-        let (was, mut latches) =
-            former.map_or(("", Latches::default()), |s| (s.status.phase, s.latches));
-        fx.changes.push(view::stream_change(&status));
-        if was != status.phase {
-            let change = StreamView {
-                phase: status.phase,
-                was,
-            };
-            let book = Rulebook {
-                rules: &self.rules,
-                grid: &self.grid,
-                now,
-            };
-            let streams = || live_streams(&self.streams, &id.device);
-            let device = self.devices.get(&id.device);
-            fx.add(raise::on_stream(
-                book,
-                device,
-                &id,
-                &mut latches,
-                change,
-                streams,
-            ));
-        }
-        self.streams.insert(id.clone(), Stream { status, latches });
-        if let Some(d) = self
-            .devices
-            .get_mut(&id.device)
-            .filter(|d| d.fixed && !d.registered)
-        {
-            let online = !live_streams(&self.streams, &id.device).is_empty();
-            if std::mem::replace(&mut d.online, online) != online {
-                fx.changes.push(d.view(&self.grid).change(false));
-            }
-        }
     }
 
     /// The outbox answered: the event is shown, or its latch opens again.
