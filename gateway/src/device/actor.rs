@@ -210,6 +210,7 @@ impl DeviceActor {
                     self.wiring.registry.device(&report.device).map(Arc::new)
                 },
                 report,
+                restricted: own.restricted,
                 arrived,
             })
             .collect();

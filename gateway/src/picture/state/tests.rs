@@ -99,6 +99,7 @@ impl Scene {
         Fact::Report {
             report,
             registered: Some(registered().into()),
+            restricted: false,
             arrived: self.now,
         }
     }
@@ -335,6 +336,7 @@ fn an_aircraft_that_left_its_dock_is_off_line() {
         s.owned(Fact::Report {
             report,
             registered: registered.map(Into::into),
+            restricted: false,
             arrived: s.now,
         });
         s.device()["online"] == true
@@ -342,6 +344,30 @@ fn an_aircraft_that_left_its_dock_is_off_line() {
     let drone = || Some(registry::Device::new("uav-1", DeviceKind::Drone));
     assert!(say(Some(true), None) && !say(Some(false), None) && say(None, None));
     assert!(!say(Some(false), drone()) && !say(None, drone()) && say(Some(true), drone()));
+}
+
+#[test]
+fn an_aircraft_is_as_restricted_as_its_dock() {
+    let mut s = Scene::new();
+    s.state.keep_history(Duration::ZERO);
+    let mut fact = s.said(Report {
+        device: "uav-1".into(),
+        sos: Some(Sos::default()),
+        ..at(37.005, 112.005)
+    });
+    if let Fact::Report {
+        registered,
+        restricted,
+        ..
+    } = &mut fact
+    {
+        (*registered, *restricted) = (None, true);
+    }
+    let fx = s.state.apply(fact, s.now);
+    assert!(fx.points[0].spot.is_restricted);
+    assert!(fx.raised[0].event.restricted);
+    let covert = |c: &Change| matches!(c, Change::Put { tags, .. } if tags.restricted);
+    assert!(fx.changes.iter().any(covert));
 }
 
 #[test]
@@ -356,6 +382,7 @@ fn announced_aircraft_are_bounded_and_forgotten() {
                 ..bare()
             },
             registered: None,
+            restricted: false,
             arrived: s.now,
         });
     }
@@ -510,6 +537,7 @@ impl Scene {
         Fact::Report {
             report,
             registered: Some(Arc::new(registered())),
+            restricted: false,
             arrived: self.now,
         }
     }
@@ -689,6 +717,7 @@ fn one_person_with_two_devices_is_one_track() {
                 ..Report::default()
             },
             registered: Some(r.clone().into()),
+            restricted: false,
             arrived: s.now,
         })
     };
