@@ -347,6 +347,25 @@ fn an_aircraft_that_left_its_dock_is_off_line() {
 }
 
 #[test]
+fn a_clock_that_is_hours_ahead_is_measured_and_believed_nothing() {
+    let mut s = Scene::new();
+    const AHEAD_MS: i64 = 7_200_000;
+    for i in 0..4 {
+        s.wait(10);
+        s.report(Report {
+            device_time_ms: Some(s.now.unix_ms + AHEAD_MS),
+            ..at(37.005 + f64::from(i) * 1e-5, 112.005)
+        });
+    }
+    let d = s.device();
+    let behind = d["clock"]["behind_ms"].as_i64().unwrap();
+    assert!((behind + AHEAD_MS).abs() < 1000, "{behind}");
+    let happened = d["position"]["happened_ms"].as_i64().unwrap();
+    assert!((s.now.unix_ms - happened).abs() < 1000);
+    assert_eq!(d["position"]["time_ms"], s.now.unix_ms + AHEAD_MS);
+}
+
+#[test]
 fn an_aircraft_is_as_restricted_as_its_dock() {
     let mut s = Scene::new();
     s.state.keep_history(Duration::ZERO);
