@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use kerbside_codecs::telemetry::Fix;
-use serde::{Deserialize, Serialize};
+use kerbside_codecs::telemetry::{Datum, Fix};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::ids::{DeviceId, EventId};
@@ -45,7 +45,8 @@ pub struct Event {
     pub raised_ms: i64,
     /// When the device says it happened, ms since 1970 UTC; not trusted.
     pub device_time_ms: Option<i64>,
-    /// Last known position, WGS-84.
+    /// Last known position, WGS-84, and so it says where it is written.
+    #[serde(serialize_with = "with_datum")]
     pub position: Option<Fix>,
     /// Arrival time of that position, ms since 1970 UTC.
     pub position_ms: Option<i64>,
@@ -54,9 +55,28 @@ pub struct Event {
     pub streams: Vec<String>,
     /// Free text for people (from the device or the rule).
     pub note: Option<String>,
+    /// The device was restricted when it was raised: only for who has the grant. Platforms get it and are told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restricted: bool,
     /// Two events with the same key within [`DEDUP_WINDOW`] are one: a message that a device sent again. Never leaves the gateway.
     #[serde(skip)]
     pub dedup_key: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Placed<'a> {
+    #[serde(flatten)]
+    fix: &'a Fix,
+    datum: Datum,
+}
+
+#[allow(clippy::ref_option, reason = "as serde gives it")]
+fn with_datum<S: Serializer>(position: &Option<Fix>, s: S) -> Result<S::Ok, S::Error> {
+    let placed = |fix| Placed {
+        fix,
+        datum: Datum::Wgs84,
+    };
+    position.as_ref().map(placed).serialize(s)
 }
 
 /// A new event id for an event raised now.
@@ -84,4 +104,32 @@ pub struct Delivery {
     pub error: Option<String>,
     /// ms since 1970 UTC of the last change.
     pub updated_ms: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_says_its_datum_and_comes_back() {
+        #[derive(Serialize, Deserialize)]
+        struct Just {
+            #[serde(serialize_with = "with_datum")]
+            position: Option<Fix>,
+        }
+        let fix = Fix::at(37.69, 112.75, Datum::Gcj02);
+        let text = serde_json::to_string(&Just {
+            position: Some(fix),
+        })
+        .unwrap();
+        let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let told = &told["position"];
+        assert_eq!(
+            (&told["datum"], &told["lat"]),
+            (&"wgs84".into(), &37.69.into())
+        );
+        assert_eq!(told["source_datum"], "gcj02");
+        let back: Just = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.position, Some(fix));
+    }
 }

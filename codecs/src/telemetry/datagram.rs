@@ -100,7 +100,7 @@ impl Link {
                 return codecs.decode(speaker, &topic, datagram, arrived_ms);
             }
         };
-        decoded.drop_future_times(arrived_ms);
+        decoded.note_future_times(arrived_ms);
         decoded
     }
 
@@ -186,9 +186,9 @@ mod tests {
     }
 
     #[test]
-    fn a_time_from_the_future_is_dropped() {
+    fn a_time_from_the_future_is_counted() {
         let d = decode(&mut Link::new(1, None), KLV, 1_000_000_000_000);
-        assert_eq!(d.reports[0].device_time_ms, None);
+        assert_eq!(d.reports[0].device_time_ms, None, "years are no clock's");
         assert_eq!(d.reports[0].faults, [Fault::FromFuture]);
     }
 }

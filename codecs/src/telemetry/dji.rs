@@ -85,14 +85,17 @@ fn decode(m: &Message<'_>) -> Decoded {
         return Decoded::refused(Fault::NotJson);
     };
     let e = Envelope(envelope);
-    match m.channel {
+    let decoded = match m.channel {
         "osd" | "state" => properties::decode(m, e),
         "status" => topology::decode(m, e),
         "events" => events(m, e),
         "requests" => requests(m, e),
         "drc/up" => drc::decode(m, e),
         _ => answers(m, e),
-    }
+    };
+    let is_nameless = !matches!(m.channel, "osd" | "state") && !envelope.has("method");
+    let nameless = is_nameless.then_some(Fault::NoMethod);
+    decoded.note_quirks(document.quirks().chain(nameless))
 }
 
 /// `tid`, `bid`, `timestamp`, `method` and `data` of any message.

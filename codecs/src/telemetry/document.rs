@@ -4,6 +4,8 @@
 //! counts, as in `serde_json::Value`. Not here: what fields mean (`field`, the codecs).
 
 use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -31,7 +33,15 @@ enum Value<'a> {
 }
 
 /// A payload as JSON.
-pub struct Document<'a>(Vec<Node<'a>>);
+pub struct Document<'a> {
+    nodes: Vec<Node<'a>>,
+    has_duplicates: bool,
+    /// A number was taken out of a text.
+    read_text: Cell<bool>,
+}
+
+/// Up to so many members are compared with each other; more are looked up.
+const MEMBERS_COMPARED: usize = 24;
 
 impl<'a> Document<'a> {
     /// At most [`PAYLOAD_MAX`] bytes and [`VALUES_MAX`] values; depth is bounded by `serde_json` (128).
@@ -49,7 +59,11 @@ impl<'a> Document<'a> {
         .deserialize(&mut text)
         .and_then(|()| text.end());
         match read {
-            Ok(()) => Ok(Self(nodes)),
+            Ok(()) => Ok(Self {
+                has_duplicates: has_duplicates(&nodes),
+                nodes,
+                read_text: Cell::new(false),
+            }),
             Err(_) if nodes.len() >= VALUES_MAX => Err(Fault::TooLarge),
             Err(_) => Err(Fault::NotJson),
         }
@@ -57,10 +71,43 @@ impl<'a> Document<'a> {
 
     pub fn root(&self) -> Item<'_> {
         Item {
-            nodes: &self.0,
+            nodes: &self.nodes,
             at: 0,
+            read_text: &self.read_text,
         }
     }
+
+    /// What was read in spite of its form: to be asked when all was read.
+    pub fn quirks(&self) -> impl Iterator<Item = Fault> + use<> {
+        let duplicate = self.has_duplicates.then_some(Fault::DuplicateKey);
+        let text = self.read_text.get().then_some(Fault::NumberAsText);
+        duplicate.into_iter().chain(text)
+    }
+}
+
+/// Has any object a key twice? Each is looked at once, in about the time of its length.
+fn has_duplicates(nodes: &[Node<'_>]) -> bool {
+    let objects = nodes.iter().enumerate();
+    objects
+        .filter(|(_, n)| matches!(n.value, Value::Object))
+        .any(|(at, object)| {
+            let end = object.next as usize;
+            let first = Some(at + 1).filter(|at| *at < end);
+            let next = |at: &usize| Some(nodes[*at].next as usize).filter(|next| *next < end);
+            let members = std::iter::successors(first, next);
+            let mut few: [&str; MEMBERS_COMPARED] = [""; MEMBERS_COMPARED];
+            let mut many = HashSet::new();
+            members.enumerate().any(|(n, at)| {
+                let key = &*nodes[at].key;
+                match few.get_mut(n) {
+                    Some(place) => {
+                        *place = key;
+                        few[..n].contains(&key)
+                    }
+                    None => !many.insert(key) || few.contains(&key),
+                }
+            })
+        })
 }
 
 /// Any value of a document.
@@ -68,6 +115,7 @@ impl<'a> Document<'a> {
 pub struct Item<'d> {
     nodes: &'d [Node<'d>],
     at: usize,
+    read_text: &'d Cell<bool>,
 }
 
 impl<'d> Item<'d> {
@@ -100,7 +148,7 @@ impl<'d> Item<'d> {
         match self.value() {
             Value::Whole(i) => Some(*i as f64),
             Value::Number(f) => Some(*f),
-            Value::Text(s) => s.trim().parse().ok(),
+            Value::Text(s) => self.parsed(s),
             _ => None,
         }
         .filter(|f: &f64| f.is_finite())
@@ -110,7 +158,7 @@ impl<'d> Item<'d> {
     pub fn as_integer(self) -> Option<i64> {
         match self.value() {
             Value::Whole(i) => Some(*i),
-            Value::Text(s) => s.trim().parse().ok(),
+            Value::Text(s) => self.parsed(s),
             _ => None,
         }
         .or_else(|| {
@@ -119,6 +167,15 @@ impl<'d> Item<'d> {
                 .filter(|f| f.abs() < 9e15)
                 .map(|f| f.trunc() as i64)
         })
+    }
+
+    fn parsed<T: std::str::FromStr>(self, text: &str) -> Option<T> {
+        let number = text.trim().parse().ok()?;
+        // NaN and infinities are none.
+        if text.contains(|c: char| c.is_ascii_digit()) {
+            self.read_text.set(true);
+        }
+        Some(number)
     }
 
     /// A text or a number as people would write it.
@@ -141,13 +198,19 @@ impl<'d> Item<'d> {
     }
 
     fn children(self) -> impl Iterator<Item = Item<'d>> + Clone {
-        let nodes = self.nodes;
+        let Self {
+            nodes, read_text, ..
+        } = self;
         let end = nodes[self.at].next as usize;
         let first = Some(self.at + 1).filter(|at| *at < end);
         std::iter::successors(first, move |at| {
             Some(nodes[*at].next as usize).filter(|next| *next < end)
         })
-        .map(move |at| Item { nodes, at })
+        .map(move |at| Item {
+            nodes,
+            at,
+            read_text,
+        })
     }
 }
 
@@ -167,12 +230,20 @@ impl<'d> Object<'d> {
     }
 
     fn last(self, key: &str) -> Option<Item<'d>> {
-        let Item { nodes, at } = self.0;
+        let Item {
+            nodes,
+            at,
+            read_text,
+        } = self.0;
         let (mut at, end) = (at + 1, nodes[at].next as usize);
         let mut found = None;
         while at < end {
             if nodes[at].key == key {
-                found = Some(Item { nodes, at });
+                found = Some(Item {
+                    nodes,
+                    at,
+                    read_text,
+                });
             }
             at = nodes[at].next as usize;
         }
@@ -332,6 +403,20 @@ mod tests {
             Value::Number(f) => (*f).into(),
             Value::Text(s) => (&**s).into(),
             _ => serde_json::Value::Null,
+        }
+    }
+
+    #[test]
+    fn duplicates_are_told_in_objects_of_any_size() {
+        for size in [2, MEMBERS_COMPARED, MEMBERS_COMPARED + 1, 5000] {
+            let members: Vec<_> = (0..size).map(|i| format!("\"k{i}\":0")).collect();
+            let told = |more: &str| {
+                let text = format!("{{\"a\":[{{{}{more}}}]}}", members.join(","));
+                Document::parse(text.as_bytes()).unwrap().has_duplicates
+            };
+            let last = format!(",\"k{}\":1", size - 1);
+            assert!(!told("") && told(",\"k0\":1") && told(&last), "{size}");
+            assert!(!told(",\"n\":{\"k0\":1}"), "another object");
         }
     }
 

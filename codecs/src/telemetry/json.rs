@@ -78,7 +78,7 @@ fn decode(m: &Message<'_>) -> Decoded {
             None => decoded.faults.push(Fault::BadField),
         },
     }
-    decoded
+    decoded.note_quirks(document.iter().flat_map(Document::quirks))
 }
 
 /// What `read` makes of an object, or of each object of a list.

@@ -111,7 +111,9 @@ pub(super) fn decode<'m>(
     };
     let root = document.root();
     match mappings.find(|m| m.is_for(root)) {
-        Some(mapping) => read(mapping, speaker, root),
+        // Numbers as text may be the format's own way.
+        Some(mapping) => read(mapping, speaker, root)
+            .note_quirks(document.quirks().filter(|f| *f == Fault::DuplicateKey)),
         None => Decoded::refused(Fault::UnknownMethod),
     }
 }

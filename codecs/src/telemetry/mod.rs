@@ -25,6 +25,8 @@ pub use report::{Answer, Datum, Fault, Fix, Report, Said, Sos};
 pub const PAYLOAD_MAX: usize = 256 * 1024;
 /// Device time may be this far ahead of arrival, milliseconds.
 pub const FUTURE_MAX_MS: i64 = 5 * 60 * 1000;
+/// What a clock is ahead at most; a time beyond is garbage.
+const CLOCK_AHEAD_MAX_MS: i64 = 36 * 3600 * 1000;
 
 /// What one message came to.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,15 +51,25 @@ impl Decoded {
         }
     }
 
-    /// A device time far ahead of the arrival is none.
-    fn drop_future_times(&mut self, arrived_ms: i64) {
+    /// What was taken in spite of its form is counted with the device that it is of.
+    fn note_quirks(mut self, quirks: impl Iterator<Item = Fault>) -> Self {
+        let report = self.reports.first_mut();
+        report
+            .map_or(&mut self.faults, |r| &mut r.faults)
+            .extend(quirks);
+        self
+    }
+
+    /// A device time ahead of the arrival is counted. It stays, because the clock that told it is measured by it, unless
+    /// no clock is so wrong.
+    fn note_future_times(&mut self, arrived_ms: i64) {
         for report in &mut self.reports {
-            if report
-                .device_time_ms
-                .is_some_and(|t| t > arrived_ms.saturating_add(FUTURE_MAX_MS))
-            {
-                report.device_time_ms = None;
+            let ahead_ms = report.device_time_ms.map(|t| t.saturating_sub(arrived_ms));
+            if ahead_ms.is_some_and(|ms| ms > FUTURE_MAX_MS) {
                 report.faults.push(Fault::FromFuture);
+            }
+            if ahead_ms.is_some_and(|ms| ms > CLOCK_AHEAD_MAX_MS) {
+                report.device_time_ms = None;
             }
         }
     }
@@ -173,7 +185,7 @@ impl Codecs {
             }
             None => mapping::decode(self.mapped(speaker.device, topic), speaker, payload),
         };
-        decoded.drop_future_times(arrived_ms);
+        decoded.note_future_times(arrived_ms);
         decoded
     }
 
@@ -316,14 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn a_time_from_the_future_is_dropped_and_the_position_stays() {
+    fn a_time_from_the_future_is_counted_and_all_of_it_stays() {
         let d = decode(
             "a",
             "kerbside/v1/a/report",
             br#"{"time_ms":1795219500001,"position":{"lat":37.7,"lon":112.7}}"#,
             1_795_219_200_000,
         );
-        assert_eq!(d.reports[0].device_time_ms, None);
+        assert_eq!(d.reports[0].device_time_ms, Some(1_795_219_500_001));
         assert_eq!(d.reports[0].faults, [Fault::FromFuture]);
         assert!(d.reports[0].fix.is_some());
     }
@@ -357,9 +369,12 @@ mod tests {
         assert!(d.reports.len() <= 256);
         for r in &d.reports {
             assert!(is_id(&r.device));
+            let is_ahead = |t: i64| t > arrived_ms + FUTURE_MAX_MS;
+            let told = r.faults.contains(&Fault::FromFuture);
+            assert!(told || !r.device_time_ms.is_some_and(is_ahead));
             assert!(
                 r.device_time_ms
-                    .is_none_or(|t| t <= arrived_ms + FUTURE_MAX_MS)
+                    .is_none_or(|t| t <= arrived_ms + CLOCK_AHEAD_MAX_MS)
             );
             assert!(r.battery_pct.is_none_or(|b| (0.0..=100.0).contains(&b)));
             if let Some(f) = &r.fix {

@@ -68,7 +68,7 @@ fn decode(m: &Message<'_>) -> Decoded {
     } else {
         decoded.faults.push(Fault::NotJson);
     }
-    decoded
+    decoded.note_quirks(document.quirks())
 }
 
 fn one(m: &Message<'_>, o: Object<'_>, decoded: &mut Decoded) {

@@ -234,6 +234,12 @@ pub enum Fault {
     Encrypted,
     /// Of an aircraft that nobody announced.
     Unannounced,
+    /// An object has a key twice; the last one counts.
+    DuplicateKey,
+    /// A number in quotes; taken all the same.
+    NumberAsText,
+    /// An answer or an event that does not say which method it is of; taken all the same.
+    NoMethod,
     /// From here on: of a session, not of a message. Bytes that are no MQTT packet.
     MqttMalformed,
     /// A packet that may not come now, or a property that may not be in it.
@@ -263,7 +269,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::NotJson,
         Self::BadField,
         Self::OutsideWorld,
@@ -279,6 +285,9 @@ impl Fault {
         Self::Unsigned,
         Self::Encrypted,
         Self::Unannounced,
+        Self::DuplicateKey,
+        Self::NumberAsText,
+        Self::NoMethod,
         Self::MqttMalformed,
         Self::MqttProtocol,
         Self::MqttTooLarge,
@@ -311,6 +320,9 @@ impl Fault {
             Self::Unsigned => "unsigned",
             Self::Encrypted => "encrypted",
             Self::Unannounced => "unannounced",
+            Self::DuplicateKey => "duplicate_key",
+            Self::NumberAsText => "number_as_text",
+            Self::NoMethod => "no_method",
             Self::MqttMalformed => "mqtt_malformed",
             Self::MqttProtocol => "mqtt_protocol",
             Self::MqttTooLarge => "mqtt_too_large",

@@ -22,7 +22,7 @@ use crate::registry::{self, DeviceKind, Registry};
 static FAULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     metrics::counter(
         "kerbside_telemetry_faults_total",
-        "Parts of messages that were refused",
+        "Parts of messages that were refused, or taken in spite of their form",
         &["fault"],
     )
 });
@@ -210,6 +210,7 @@ impl DeviceActor {
                     self.wiring.registry.device(&report.device).map(Arc::new)
                 },
                 report,
+                restricted: own.restricted,
                 arrived,
             })
             .collect();

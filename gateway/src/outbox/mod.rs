@@ -306,6 +306,17 @@ impl Outbox {
         answer.await.map_err(|_| OutboxError::Closed)?
     }
 
+    /// One event, if it is still kept.
+    ///
+    /// # Errors
+    /// As [`Self::recent`].
+    pub async fn event(&self, id: EventId) -> Result<Option<Event>, OutboxError> {
+        // Ids grow: it is the newest one before the id behind it.
+        let behind = EventId::from_u128(id.as_u128().saturating_add(1));
+        let newest = self.recent(1, Some(behind)).await?.pop();
+        Ok(newest.map(|(e, _)| e).filter(|e| e.id == id))
+    }
+
     /// A parked event becomes pending again. False: it is not parked there, or the platform is not configured.
     ///
     /// # Errors

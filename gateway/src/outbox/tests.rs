@@ -26,6 +26,7 @@ pub(super) fn event(kind: &str, priority: Priority) -> Event {
         cell: Some("140702001".to_owned()),
         streams: vec!["bc-01/main".to_owned()],
         note: Some("help".to_owned()),
+        restricted: false,
         dedup_key: None,
     }
 }

@@ -35,7 +35,7 @@ pub struct Device {
     pub unit: Option<Box<str>>,
     agency: Option<Arc<str>>,
     /// Seen only by who has the grant.
-    restricted: bool,
+    pub restricted: bool,
     /// Who carries it, by the registry's reference.
     pub person: Option<Box<str>>,
     /// Its track is that of its person; false for the other devices of one person.

@@ -45,10 +45,12 @@ use state::State;
 #[allow(clippy::large_enum_variant, reason = "reports are nearly all of them")]
 pub enum Fact {
     /// A device, or the dock that speaks for it, said something. `registered`: the registry's entry of
-    /// `report.device`; None for an aircraft that a dock announced.
+    /// `report.device`; None for an aircraft that a dock announced. `restricted`: whoever said it is, and so is what it
+    /// speaks for.
     Report {
         report: Report,
         registered: Option<Arc<registry::Device>>,
+        restricted: bool,
         arrived: Now,
     },
     /// The first session of a device opened, or the last one closed.

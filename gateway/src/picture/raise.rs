@@ -260,6 +260,7 @@ fn event(rule: &Rule, device: &Device, grid: &Grid, streams: Vec<String>, now: N
         cell: device.cell(grid).map(str::to_owned),
         streams,
         note: rule.spec.note.clone(),
+        restricted: device.restricted,
         dedup_key: None,
     }
 }

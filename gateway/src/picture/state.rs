@@ -134,8 +134,9 @@ impl State {
             Fact::Report {
                 report,
                 registered,
+                restricted,
                 arrived,
-            } => self.report(&report, registered.as_deref(), arrived, &mut fx),
+            } => self.report(&report, registered.as_deref(), restricted, arrived, &mut fx),
             Fact::Session {
                 device,
                 registered,
@@ -178,6 +179,7 @@ impl State {
         &mut self,
         report: &Report,
         registered: Option<&registry::Device>,
+        restricted: bool,
         now: Now,
         fx: &mut Effects,
     ) {
@@ -187,6 +189,7 @@ impl State {
         if self.revoked.contains(&id) {
             return;
         }
+        // An aircraft is as restricted as its dock.
         let d = match registered {
             Some(r) => {
                 register(&mut self.devices, &mut self.people, &id, r, &self.grid, now);
@@ -197,6 +200,7 @@ impl State {
                 let gone = gone.map(|id| Change::Gone(Key::Device(id)));
                 fx.changes.extend(gone);
                 d.online |= d.is_announced();
+                d.restricted |= restricted;
                 d
             }
         };
@@ -221,21 +225,17 @@ impl State {
             moved = taken == Taken::Moved;
             if let Some(every) = self.keep_every.filter(|_| taken != Taken::Held) {
                 let spot = d.spot(report, moment, every, now);
-                let point = |spot| Point {
-                    device: id.clone(),
-                    spot,
-                };
-                fx.points.extend(spot.map(point));
+                let device = id.clone();
+                fx.points.extend(spot.map(|spot| Point { device, spot }));
             }
             fx.position = Some(taken.name());
         }
         if report.sos.is_some() {
             d.sos_until = Some(now.mono + SOS_SHOWN);
         }
-        let occasion = if old {
-            Occasion::OldReport(report)
-        } else {
-            Occasion::Report(report)
+        let occasion = match old {
+            true => Occasion::OldReport(report),
+            false => Occasion::Report(report),
         };
         let book = Rulebook {
             rules: &self.rules,
@@ -256,10 +256,8 @@ impl State {
         let Some(theirs) = self.people.several(person).map(<[_]>::to_vec) else {
             return;
         };
-        let candidates: Vec<_> = theirs
-            .iter()
-            .filter_map(|id| Some(self.devices.get(id)?.candidate(now)))
-            .collect();
+        let of = |id: &DeviceId| Some(self.devices.get(id)?.candidate(now));
+        let candidates: Vec<_> = theirs.iter().filter_map(of).collect();
         let Some(primary) = self.people.choose(person, &candidates, now.mono) else {
             return;
         };
@@ -341,12 +339,8 @@ impl State {
             }
             self.revoked.insert(id.clone());
             fx.changes.push(Change::Gone(Key::Device(id.clone())));
-            let theirs: Vec<_> = self
-                .streams
-                .keys()
-                .filter(|s| s.device == *id)
-                .cloned()
-                .collect();
+            let theirs = self.streams.keys().filter(|s| s.device == *id);
+            let theirs: Vec<_> = theirs.cloned().collect();
             for stream in theirs {
                 self.streams.remove(&stream);
                 fx.changes.push(Change::Gone(Key::Stream(stream)));

@@ -281,7 +281,10 @@ pub fn event_change(event: &Event, deliveries: &[Delivery]) -> Change {
         key: Key::Event(event.id),
         body: Body::new(json(&EventView { event, deliveries }), None),
         moved_to: None,
-        tags: Tags::default(),
+        tags: Tags {
+            restricted: event.restricted,
+            ..Tags::default()
+        },
         of: Some(event.device.clone()),
     }
 }

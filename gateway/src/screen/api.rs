@@ -90,7 +90,7 @@ pub(super) async fn events(
     let shown = |(event, deliveries)| ShownEvent { event, deliveries };
     let events = recent
         .into_iter()
-        .filter(|(e, _)| may_see(&room, &viewer, &e.device))
+        .filter(|(e, _)| may_see_event(&room, &viewer, e))
         .map(shown)
         .collect();
     Ok(Json(Events { events }).into_response())
@@ -120,6 +120,16 @@ pub(super) async fn retry(
         );
         Problem::new(e.status(), text)
     })?;
+    // Of an event that they may not see, users are told what they are told of one that is not there.
+    let visible = room
+        .outbox
+        .event(id)
+        .await
+        .map_err(|e| closed(&e))?
+        .is_none_or(|e| may_see_event(&room, &viewer, &e));
+    if !visible {
+        return Err(not_parked());
+    }
     let is_parked = room
         .outbox
         .retry(id, &platform)
@@ -132,11 +142,21 @@ pub(super) async fn retry(
     if is_parked {
         Ok(StatusCode::ACCEPTED)
     } else {
-        Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            "this event is not parked for that platform: nothing to try again",
-        ))
+        Err(not_parked())
     }
+}
+
+fn not_parked() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "this event is not parked for that platform: nothing to try again",
+    )
+}
+
+/// What was raised while its device was restricted stays so, also when the device is no longer registered.
+fn may_see_event(room: &Room, viewer: &Viewer, event: &Event) -> bool {
+    (viewer.account.user.sees_restricted || !event.restricted)
+        && may_see(room, viewer, &event.device)
 }
 
 /// Of a restricted device nothing is known without the grant.

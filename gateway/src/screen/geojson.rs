@@ -136,11 +136,13 @@ fn feature(mut item: Map<String, Value>, kind: &str, datum: Datum) -> Value {
         item.entry(key).or_insert(value);
     }
     item.insert("item".into(), kind.into());
-    // Areas that are drawn on the map beside the marker keep to the datum of the map.
-    if datum != Datum::Wgs84
-        && let Some(footprint) = item.get_mut("footprint")
-    {
-        convert(footprint, datum);
+    // What is drawn on the map beside the marker keeps to the datum of the map.
+    if datum != Datum::Wgs84 {
+        for key in ["raw", "footprint"] {
+            if let Some(places) = item.get_mut(key) {
+                convert(places, datum);
+            }
+        }
     }
     let id = item
         .get("id")
@@ -172,7 +174,7 @@ mod tests {
         let snapshot = json!({"type":"snapshot","epoch":"e","seq":7,"now_ms":5,"grid":"g1","streams":[],
             "devices":[
                 {"id":"bc-01","kind":"bodycam","cell":"c1","trail":[[1,2]],"position":{"lat":37.69,"lon":112.75,"datum":"wgs84",
-                    "accuracy_m":5.0,"age_ms":3,"source_datum":"gcj02"},
+                    "accuracy_m":5.0,"age_ms":3,"source_datum":"gcj02","raw":[112.75,37.69]},
                  "footprint":{"polygon":[[112.75,37.69]],"sigma_m":2.0}},
                 {"id":"bc-02","position":null}],
             "events":[{"id":"e1","kind":"sos","position":{"lat":37.69,"lon":112.75}}]});
@@ -189,7 +191,7 @@ mod tests {
             wgs84["features"][0],
             json!({"type":"Feature","id":"device:bc-01","geometry":{"type":"Point","coordinates":[112.75,37.69]},
                 "properties":{"item":"device","id":"bc-01","kind":"bodycam","cell":"c1","datum":"wgs84","accuracy_m":5.0,"age_ms":3,
-                    "source_datum":"gcj02","footprint":{"polygon":[[112.75,37.69]],"sigma_m":2.0}}})
+                    "source_datum":"gcj02","raw":[112.75,37.69],"footprint":{"polygon":[[112.75,37.69]],"sigma_m":2.0}}})
         );
         assert_eq!(wgs84["features"][1]["geometry"], Value::Null);
         assert_eq!(wgs84["features"][2]["id"], "event:e1");
@@ -198,6 +200,7 @@ mod tests {
         let moved = json!([112.756_491_8, 37.690_680_7]);
         assert_eq!(gcj02["features"][0]["geometry"]["coordinates"], moved);
         assert_eq!(gcj02["features"][0]["properties"]["datum"], "gcj02");
+        assert_eq!(gcj02["features"][0]["properties"]["raw"], moved);
         assert_eq!(
             gcj02["features"][0]["properties"]["footprint"]["polygon"][0],
             moved

@@ -87,8 +87,10 @@ pub(super) async fn readyz(State(room): State<Arc<Room>>) -> Response {
     }
 }
 
-/// From this machine without credentials, unless a proxy on it speaks for somebody else.
+/// From this machine without credentials, unless a proxy on it speaks for somebody else. A user without the grant gets
+/// no series of restricted devices.
 pub(super) async fn metrics(
+    State(room): State<Arc<Room>>,
     Extension(client): Extension<Client>,
     headers: HeaderMap,
     viewer: Result<Viewer, Refusal>,
@@ -97,18 +99,43 @@ pub(super) async fn metrics(
         .iter()
         .any(|h| headers.contains_key(*h));
     let local = client.addr.ip().to_canonical().is_loopback() && !proxied;
-    match viewer {
-        Err(refusal) if !local => refusal.into_response(),
-        _ => {
-            let kind = "text/plain; version=0.0.4; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], crate::metrics::text()).into_response()
+    let text = match viewer {
+        Err(refusal) if !local => return refusal.into_response(),
+        Err(_) => crate::metrics::text(),
+        Ok(viewer) => {
+            let user = &viewer.account.user;
+            series_of(&crate::metrics::text(), |device| {
+                room.registry.may_see(user, device)
+            })
         }
-    }
+    };
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// The lines of a text of metrics, but those of streams whose device may not be seen.
+fn series_of(text: &str, may_see: impl Fn(&str) -> bool) -> String {
+    let visible = |line: &&str| {
+        let of = line.split_once("stream=\"").map(|(_, rest)| rest);
+        of.and_then(|rest| rest.split(['/', '"']).next())
+            .is_none_or(&may_see)
+    };
+    text.split_inclusive('\n').filter(visible).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn series_of_restricted_devices_are_left_out() {
+        let text = "# HELP a stream\na{medium=\"video\",stream=\"covert/main\"} 1\na{stream=\"bc-01/main\"} 2\nb 3\n";
+        assert_eq!(
+            series_of(text, |device| device != "covert"),
+            "# HELP a stream\na{stream=\"bc-01/main\"} 2\nb 3\n"
+        );
+        assert_eq!(series_of(text, |_| true), text);
+    }
 
     #[test]
     fn ready_when_every_condition_is_met() {

@@ -61,6 +61,7 @@ mod tests {
             cell: None,
             streams: vec!["bc-01/main".to_owned()],
             note: Some("救命".to_owned()),
+            restricted: false,
             dedup_key: Some("inner matter".to_owned()),
         };
         let body = body(&event, "urn:kerbside:box-1").unwrap();

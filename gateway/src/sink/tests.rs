@@ -61,6 +61,7 @@ impl Bench {
             cell: None,
             streams: vec![],
             note: None,
+            restricted: false,
             dedup_key: None,
         };
         let id = event.id;

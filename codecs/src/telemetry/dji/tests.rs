@@ -57,7 +57,7 @@ fn an_aircraft_in_the_air() {
     assert_eq!(f.alt_m, Some(38.417_465_209_960_94));
     assert_eq!(f.heading_deg, Some(360.0 - 91.4));
     assert_eq!(r.mode.as_deref(), Some("wayline flight"));
-    assert!(r.faults.is_empty(), "{:?}", r.faults);
+    assert_eq!(r.faults, [Fault::NumberAsText]);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn gimbal_zoom_and_laser_are_a_sight() {
             "latitude":37.69,"longitude":112.75,"vertical_speed":-1.5,"horizontal_speed":8,"wind_speed":21,
             "wind_direction":8,"1-2":{"gimbal_yaw":1}}}"#,
     );
-    assert_eq!(r.faults, []);
+    assert_eq!(r.faults, [Fault::NumberAsText]);
     let f = r.fix.unwrap();
     assert_eq!(
         (f.speed_mps, f.climb_mps, f.course_deg),
@@ -392,7 +392,7 @@ fn an_event_whose_data_is_a_list_is_answered() {
         NOW,
     );
     assert_eq!(d.replies.len(), 1);
-    assert_eq!((d.reports.len(), d.faults.len()), (0, 0));
+    assert_eq!((d.reports.len(), d.faults), (0, vec![Fault::NoMethod]));
 }
 
 fn drc(aircraft: Option<&str>, payload: &str) -> Decoded {
@@ -462,14 +462,28 @@ fn delays_of_live_video() {
 }
 
 #[test]
-fn the_rest_of_the_fast_channel_is_no_fault() {
-    for payload in [
-        r#"{"method":"heart_beat","data":{"timestamp":1670415891013},"method":"heart_beat"}"#,
-        r#"{"method":"hsi_info_push","data":{"up_distance":10,"around_distance":[10,8]}}"#,
-        r#"{"method":"drone_control","data":{"result":0,"output":{"seq":1}}}"#,
-        r#"{"data":{"result":0}}"#,
+fn the_rest_of_the_fast_channel_is_taken() {
+    use Fault::{DuplicateKey, NoMethod};
+    for (payload, faults) in [
+        (
+            r#"{"method":"heart_beat","data":{"timestamp":1670415891013},"method":"heart_beat"}"#,
+            vec![DuplicateKey],
+        ),
+        (
+            r#"{"method":"hsi_info_push","data":{"up_distance":10,"around_distance":[10,8]}}"#,
+            vec![],
+        ),
+        (
+            r#"{"method":"drone_control","data":{"result":0,"output":{"seq":1}}}"#,
+            vec![],
+        ),
+        (r#"{"data":{"result":0}}"#, vec![NoMethod]),
     ] {
-        assert_eq!(drc(Some("uav1"), payload), Decoded::default(), "{payload}");
+        let expected = Decoded {
+            faults,
+            ..Decoded::default()
+        };
+        assert_eq!(drc(Some("uav1"), payload), expected, "{payload}");
     }
     assert_eq!(drc(None, "x").faults, [Fault::NotJson]);
 }
@@ -518,7 +532,10 @@ fn replies_are_answers_to_orders() {
         ),
     ] {
         let d = say(channel, payload);
-        assert_eq!((d.answers, d.faults), (vec![expected], vec![]), "{payload}");
+        assert_eq!(d.answers, [expected], "{payload}");
+        let has = |f| d.faults.contains(&f);
+        assert_eq!(has(Fault::NoMethod), !payload.contains("method"));
+        assert_eq!(has(Fault::NumberAsText), payload.contains("\"513003"));
     }
     for bad in [
         "{}",
@@ -528,7 +545,7 @@ fn replies_are_answers_to_orders() {
     ] {
         assert_eq!(
             say("services_reply", bad).faults,
-            [Fault::BadField],
+            [Fault::BadField, Fault::NoMethod],
             "{bad}"
         );
     }

@@ -24,6 +24,7 @@ fn sos(id: &str) -> Fact {
             ..Report::default()
         },
         registered: None,
+        restricted: false,
         arrived: Now::read(),
     }
 }
@@ -90,6 +91,7 @@ fn a_call_that_nobody_owns_is_not_acknowledged() {
                 ..Report::default()
             },
             registered: None,
+            restricted: false,
             arrived: Now::read(),
         };
         assert!(picture.tell(plain).await.unwrap().raised.is_empty());

@@ -12,6 +12,9 @@ use crate::ids::{DeviceId, EventId, StreamId};
 pub const EVENTS_MAX: usize = 200;
 /// Points of a device's trail.
 pub const TRAIL_MAX: usize = 60;
+/// Restricted devices of which nothing is shown any more are remembered up to so many: docks may announce aircraft
+/// after aircraft.
+const RESTRICTED_SWEPT: usize = 4096;
 /// Gone items that are remembered; a screen that is behind the oldest gets a snapshot.
 pub const GONE_MAX: usize = 1024;
 
@@ -175,7 +178,27 @@ struct Slot {
 pub struct Gone {
     pub seq: u64,
     pub key: Key,
-    pub restricted: bool,
+    pub to: To,
+}
+
+/// To whom a departure is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    All,
+    /// Who may see restricted devices: only they had it.
+    Granted,
+    /// Everybody else: it is restricted from now on, and stays for those with the grant.
+    Others,
+}
+
+impl Gone {
+    pub fn is_for(&self, sees_restricted: bool) -> bool {
+        match self.to {
+            To::All => true,
+            To::Granted => sees_restricted,
+            To::Others => !sees_restricted,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -194,6 +217,8 @@ pub struct Items {
     pub complete_from: u64,
     /// Devices that are, or were, restricted: what belongs to them stays so.
     restricted: HashSet<DeviceId>,
+    /// With so many, those of which nothing is shown are forgotten.
+    restricted_max: usize,
 }
 
 impl Items {
@@ -229,7 +254,14 @@ impl Items {
         let Some(slot) = self.remove(&key) else {
             return;
         };
-        let restricted = self.is_restricted(&slot.shown);
+        let to = match self.is_restricted(&slot.shown) {
+            true => To::Granted,
+            false => To::All,
+        };
+        self.tell_gone(key, to);
+    }
+
+    fn tell_gone(&mut self, key: Key, to: To) {
         if self.gone.len() == GONE_MAX
             && let Some(oldest) = self.gone.pop_front()
         {
@@ -238,7 +270,7 @@ impl Items {
         self.gone.push_back(Gone {
             seq: self.seq,
             key,
-            restricted,
+            to,
         });
     }
 
@@ -268,10 +300,12 @@ impl Items {
         }
         if let Key::Device(id) = &shown.key {
             if shown.tags.restricted && !self.restricted.contains(id) {
-                self.restricted.insert(id.clone());
+                self.hide(id);
             }
         } else {
+            let restricted = shown.tags.restricted;
             shown.tags = self.inherited(&shown);
+            shown.tags.restricted |= restricted;
         }
         let place = self.places.get(&shown.key).copied();
         let place = place.unwrap_or_else(|| self.make_place(&shown.key));
@@ -289,6 +323,39 @@ impl Items {
         });
     }
 
+    /// A device is restricted from now on: whoever has no grant loses what is shown of it.
+    fn hide(&mut self, id: &DeviceId) {
+        let is_of = |s: &Shown| s.of.as_ref() == Some(id) || s.key == Key::Device(id.clone());
+        let all = self.slots.iter().flatten().map(|slot| &slot.shown);
+        let had: Vec<_> = all
+            .filter(|s| is_of(s) && !self.is_restricted(s))
+            .map(|s| s.key.clone())
+            .collect();
+        for key in had {
+            self.tell_gone(key, To::Others);
+        }
+        for gone in &mut self.gone {
+            if gone.to == To::All && gone.key == Key::Device(id.clone()) {
+                gone.to = To::Others;
+            }
+        }
+        if self.restricted.len() >= self.restricted_max.max(RESTRICTED_SWEPT) {
+            let of = |s: &Shown| match &s.key {
+                Key::Device(id) => Some(id.clone()),
+                _ => s.of.clone(),
+            };
+            let shown: HashSet<DeviceId> = self
+                .slots
+                .iter()
+                .flatten()
+                .filter_map(|s| of(&s.shown))
+                .collect();
+            self.restricted.retain(|id| shown.contains(id));
+            self.restricted_max = self.restricted.len() * 2;
+        }
+        self.restricted.insert(id.clone());
+    }
+
     /// An event keeps the tags it was raised with; a stream has those of its device now.
     fn inherited(&self, shown: &Shown) -> Tags {
         let raised = match shown.key {
@@ -302,7 +369,8 @@ impl Items {
     }
 
     fn make_place(&mut self, key: &Key) -> u32 {
-        self.gone.retain(|g| g.key != *key);
+        // Who has no grant does not get what is restricted now, and still has to hear that it left.
+        self.gone.retain(|g| g.key != *key || g.to == To::Others);
         let place = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
@@ -316,14 +384,14 @@ impl Items {
             Key::Device(id) => Some(id),
             _ => shown.of.as_ref(),
         };
-        device.is_some_and(|id| self.restricted.contains(id))
+        shown.tags.restricted || device.is_some_and(|id| self.restricted.contains(id))
     }
 
     fn entry(&self, place: u32) -> Option<Entry> {
         let slot = self.slots.get(place as usize)?.as_ref()?;
         Some(Entry {
             shown: Arc::clone(&slot.shown),
-            restricted: !self.restricted.is_empty() && self.is_restricted(&slot.shown),
+            restricted: self.is_restricted(&slot.shown),
         })
     }
 

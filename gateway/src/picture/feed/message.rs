@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use super::items::{Entry, Gone, Key, Trail};
+use super::items::{Entry, Gone, Key, To, Trail};
 use super::tags::Audience;
 
 /// What one message says.
@@ -27,7 +27,7 @@ impl Message<'_> {
         let mut out = String::with_capacity(room + 200 + self.gone.len() * 40);
         let _ = write!(
             out,
-            r#"{{"type":"{}","epoch":"{}","seq":{},"now_ms":{},"grid":{}"#,
+            r#"{{"type":"{}","epoch":"{}","seq":{},"now_ms":{},"datum":"wgs84","grid":{}"#,
             self.kind,
             self.epoch,
             self.seq,
@@ -109,7 +109,11 @@ impl Batch {
             self.entries.len() + self.gone.len()
         } else {
             self.entries.iter().filter(|e| may(e.restricted)).count()
-                + self.gone.iter().filter(|g| may(g.restricted)).count()
+                + self
+                    .gone
+                    .iter()
+                    .filter(|g| g.is_for(sees_restricted))
+                    .count()
         };
         let text = self.texts[usize::from(!all)].get_or_init(|| {
             let entries: Vec<_> = self
@@ -118,7 +122,7 @@ impl Batch {
                 .filter(|e| may(e.restricted))
                 .map(|e| (e, None))
                 .collect();
-            let left = self.gone.iter().filter(|g| may(g.restricted));
+            let left = self.gone.iter().filter(|g| g.is_for(sees_restricted));
             let gone: Vec<_> = left.map(|g| &g.key).collect();
             Message {
                 kind: "change",
@@ -135,7 +139,7 @@ impl Batch {
     }
 
     fn has_restricted(&self) -> bool {
-        self.entries.iter().any(|e| e.restricted) || self.gone.iter().any(|g| g.restricted)
+        self.entries.iter().any(|e| e.restricted) || self.gone.iter().any(|g| g.to != To::All)
     }
 }
 

@@ -178,9 +178,12 @@ impl FeedReader {
                 self.shown.insert(id.clone());
             }
         }
-        let mut left = |g: &&Gone| match &g.key {
-            Key::Device(id) => self.shown.remove(id),
-            _ => self.audience.sees_restricted || !g.restricted,
+        let mut left = |g: &&Gone| {
+            g.is_for(self.audience.sees_restricted)
+                && match &g.key {
+                    Key::Device(id) => self.shown.remove(id),
+                    _ => true,
+                }
         };
         gone.extend(batch.gone.iter().filter(|g| left(g)).map(|g| g.key.clone()));
         (entries, gone)

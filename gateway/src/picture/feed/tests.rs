@@ -405,3 +405,43 @@ fn many_screens_at_once_share_a_large_snapshot_and_miss_nothing() {
         "nothing large is kept"
     );
 }
+
+#[test]
+fn who_has_no_grant_loses_a_device_that_becomes_restricted() {
+    let covert = || Tags {
+        restricted: true,
+        ..kind("bodycam")
+    };
+    let granted = |filter| Audience {
+        sees_restricted: true,
+        filter,
+    };
+    let feed = Arc::new(Feed::default());
+    let mut with = feed.subscribe(None, granted(None));
+    let mut with_part = wanting(&feed, "bodycam");
+    with_part.audience.sees_restricted = true;
+    let (mut without, mut part) = (screen(&feed), wanting(&feed, "bodycam"));
+    feed.publish([tagged("a", kind("bodycam")), tagged("b", kind("bodycam"))]);
+    feed.publish([stream("a"), event("a")]);
+    for s in [&mut with, &mut with_part, &mut without, &mut part] {
+        assert_eq!(ids(&read(&feed, s), "devices"), ["a", "b"]);
+    }
+    // "b" was revoked, and registered as a restricted one before anybody heard of it.
+    feed.publish([tagged("a", covert()), gone("b"), tagged("b", covert())]);
+    for s in [&mut with, &mut with_part] {
+        let message = read(&feed, s);
+        assert_eq!(ids(&message, "devices"), ["a", "b"]);
+        assert_eq!(message["gone"], serde_json::json!([]));
+    }
+    for s in [&mut without, &mut part] {
+        let message = read(&feed, s);
+        assert_eq!(ids(&message, "devices"), [""; 0]);
+        let gone: Vec<_> = message["gone"].as_array().unwrap().iter().collect();
+        let has = |prefix: &str| gone.iter().any(|g| g.as_str().unwrap().starts_with(prefix));
+        assert!(
+            has("device:a") && has("device:b") && has("stream:a") && has("event:"),
+            "{gone:?}"
+        );
+    }
+    assert_eq!(ids(&read(&feed, &mut screen(&feed)), "devices"), [""; 0]);
+}

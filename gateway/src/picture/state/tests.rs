@@ -99,6 +99,7 @@ impl Scene {
         Fact::Report {
             report,
             registered: Some(registered().into()),
+            restricted: false,
             arrived: self.now,
         }
     }
@@ -335,6 +336,7 @@ fn an_aircraft_that_left_its_dock_is_off_line() {
         s.owned(Fact::Report {
             report,
             registered: registered.map(Into::into),
+            restricted: false,
             arrived: s.now,
         });
         s.device()["online"] == true
@@ -342,6 +344,46 @@ fn an_aircraft_that_left_its_dock_is_off_line() {
     let drone = || Some(registry::Device::new("uav-1", DeviceKind::Drone));
     assert!(say(Some(true), None) && !say(Some(false), None) && say(None, None));
     assert!(!say(Some(false), drone()) && !say(None, drone()) && say(Some(true), drone()));
+}
+
+#[test]
+fn a_clock_that_is_hours_ahead_is_measured_and_believed_nothing() {
+    let mut s = Scene::new();
+    const AHEAD_MS: i64 = 7_200_000;
+    for i in 0..4 {
+        s.wait(10);
+        s.report(Report {
+            device_time_ms: Some(s.now.unix_ms + AHEAD_MS),
+            ..at(37.005 + f64::from(i) * 1e-5, 112.005)
+        });
+    }
+    let d = s.device();
+    let about = |v: &Value, ms: i64| (v.as_i64().unwrap() - ms).abs() < 1000;
+    assert!(about(&d["clock"]["behind_ms"], -AHEAD_MS), "{d}");
+    assert!(about(&d["position"]["happened_ms"], s.now.unix_ms));
+    assert_eq!(d["position"]["time_ms"], s.now.unix_ms + AHEAD_MS);
+}
+
+#[test]
+fn an_aircraft_is_as_restricted_as_its_dock() {
+    let mut s = Scene::new();
+    s.state.keep_history(Duration::ZERO);
+    let report = Report {
+        device: "uav-1".into(),
+        sos: Some(Sos::default()),
+        ..at(37.005, 112.005)
+    };
+    let fact = Fact::Report {
+        report,
+        registered: None,
+        restricted: true,
+        arrived: s.now,
+    };
+    let fx = s.state.apply(fact, s.now);
+    assert!(fx.points[0].spot.is_restricted);
+    assert!(fx.raised[0].event.restricted);
+    let covert = |c: &Change| matches!(c, Change::Put { tags, .. } if tags.restricted);
+    assert!(fx.changes.iter().any(covert));
 }
 
 #[test]
@@ -356,6 +398,7 @@ fn announced_aircraft_are_bounded_and_forgotten() {
                 ..bare()
             },
             registered: None,
+            restricted: false,
             arrived: s.now,
         });
     }
@@ -510,6 +553,7 @@ impl Scene {
         Fact::Report {
             report,
             registered: Some(Arc::new(registered())),
+            restricted: false,
             arrived: self.now,
         }
     }
@@ -689,6 +733,7 @@ fn one_person_with_two_devices_is_one_track() {
                 ..Report::default()
             },
             registered: Some(r.clone().into()),
+            restricted: false,
             arrived: s.now,
         })
     };

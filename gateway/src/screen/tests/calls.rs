@@ -18,8 +18,44 @@ fn sos(device: &str) -> Event {
         cell: None,
         streams: Vec::new(),
         note: None,
+        restricted: false,
         dedup_key: Some("k".to_owned()),
     }
+}
+
+#[tokio::test]
+async fn events_of_restricted_devices_are_for_the_grant_alone() {
+    let b = open().await;
+    let anna = b.user("anna", Role::Operator);
+    let granted = crate::registry::User {
+        sees_restricted: true,
+        ..crate::registry::User::new("cora", Role::Commander)
+    };
+    let cora = b.registry.admit(granted).unwrap();
+    // Its device is not registered (any more).
+    let event = Event {
+        restricted: true,
+        ..sos("covert")
+    };
+    let id = event.id;
+    b.outbox.append(event).await.unwrap();
+    b.outbox.due("joint", i64::MAX / 2, 10).await.unwrap();
+    let error = "400: no".to_owned();
+    let parked = Outcome::Parked { error };
+    b.outbox.report(id, "joint", parked).await;
+    for (token, n) in [(&anna, 0), (&cora, 1)] {
+        let list: Value = b.get("/api/v1/events", token).await.json().await.unwrap();
+        assert_eq!(list["events"].as_array().unwrap().len(), n);
+    }
+    let retry = |token: String| {
+        let asked = b.ask(Method::POST, &format!("/api/v1/events/{id}/retry"));
+        asked
+            .bearer_auth(token)
+            .json(&json!({"platform": "joint"}))
+            .send()
+    };
+    assert_eq!(retry(anna.clone()).await.unwrap().status(), 404);
+    assert_eq!(retry(cora.clone()).await.unwrap().status(), 202);
 }
 
 #[tokio::test]
