@@ -309,6 +309,21 @@ impl Fleet {
         }
     }
 
+    /// As if so many of the device's actors had died one after the other: what the next death costs it.
+    #[cfg(test)]
+    pub(super) fn set_deaths(&self, device: &DeviceId, deaths: u32) {
+        let seat = self.find(device).expect("a device that was here");
+        seat.kept.lock().deaths = deaths;
+    }
+
+    /// Is there no actor of the device, because its last one died and its successor is not due yet?
+    #[cfg(test)]
+    pub(super) fn is_waiting(&self, device: &DeviceId) -> bool {
+        let seat = self.find(device).expect("a device that was here");
+        let kept = seat.kept.lock();
+        kept.actor.is_none() && kept.not_before > Instant::now()
+    }
+
     fn note_dialect(&self, seat: &Seat, topic: &str) {
         let spoken = match Dialect::of_topic(topic) {
             None => return,
