@@ -199,3 +199,22 @@ async fn nobody_waits_for_the_successor_of_another_ones_actor() {
         town.check(unit, 0);
     }
 }
+
+#[actix::test]
+async fn who_cannot_wait_for_a_successor_is_answered_at_once() {
+    let town = town().await;
+    let unit = &town.units[0];
+    let say = |payload| {
+        let up = unit.uplink(payload);
+        let within = Duration::from_millis(250);
+        unit.fleet
+            .message_within(within, &unit.id, unit.session, up)
+    };
+    // Its first death costs less than that.
+    assert_eq!(say("poison").await, Err(NotOwned::Poison));
+    town.fleet.set_deaths(&unit.id, MANY_DEATHS);
+    for payload in ["poison", "{}", "{}"] {
+        assert_eq!(say(payload).await, Err(NotOwned::Poison));
+    }
+    assert!(town.fleet.is_waiting(&unit.id));
+}
