@@ -173,7 +173,7 @@ impl Fleet {
             open: open.clone(),
             replaces,
         };
-        if self.ask(&seat, begin).await != Some(true) {
+        if self.ask(&seat, BACKOFF_MAX, begin).await != Some(true) {
             return Err(Busy);
         }
         let mut kept = seat.kept.lock();
@@ -194,7 +194,11 @@ impl Fleet {
             return;
         };
         seat.kept.lock().sessions.retain(|o| o.id != session);
-        if self.ask(&seat, || End(session)).await.is_none() {
+        if self
+            .ask(&seat, BACKOFF_MAX, || End(session))
+            .await
+            .is_none()
+        {
             tracing::debug!(%device, %session, "the device's actor died while a session closed");
         }
     }
@@ -216,6 +220,20 @@ impl Fleet {
         session: SessionId,
         up: Uplink,
     ) -> Result<(), NotOwned> {
+        self.message_within(BACKOFF_MAX, device, session, up).await
+    }
+
+    /// As [`Self::message`], but waits for the successor of a dead actor only if it is due within `patience`.
+    ///
+    /// # Errors
+    /// As [`Self::message`]; [`NotOwned::Poison`] also when there is no actor in time.
+    pub async fn message_within(
+        &self,
+        patience: Duration,
+        device: &DeviceId,
+        session: SessionId,
+        up: Uplink,
+    ) -> Result<(), NotOwned> {
         let Some(seat) = self.find(device) else {
             up.shed("no_session");
             return Err(NotOwned::Refused);
@@ -225,7 +243,7 @@ impl Fleet {
             session,
             up: up.clone(),
         };
-        match self.ask(&seat, hear).await {
+        match self.ask(&seat, patience, hear).await {
             Some(Ok(())) => Ok(()),
             Some(Err(_)) => {
                 up.shed("not_owned");
@@ -233,7 +251,7 @@ impl Fleet {
             }
             None => {
                 up.shed("poison");
-                tracing::error!(%device, topic = %up.topic, bytes = up.payload.len(), "a message killed two actors of its device; it is set aside");
+                tracing::error!(%device, topic = %up.topic, bytes = up.payload.len(), "a message killed two actors of its device, or came while there was none; it is set aside");
                 Err(NotOwned::Poison)
             }
         }
@@ -260,7 +278,7 @@ impl Fleet {
             seat.as_ref().ok_or(Unreachable)?.retained.put(&down);
         }
         let seat = seat.ok_or(Unreachable)?;
-        match self.ask(&seat, || Say(down.clone())).await {
+        match self.ask(&seat, BACKOFF_MAX, || Say(down.clone())).await {
             Some(sent @ (Sent::Live(_) | Sent::Kept)) => Ok(sent),
             Some(Sent::Nowhere) | None if is_retained => Ok(Sent::Kept),
             Some(Sent::Nowhere) | None => Err(Unreachable),
@@ -309,6 +327,21 @@ impl Fleet {
         }
     }
 
+    /// As if so many of the device's actors had died one after the other: what the next death costs it.
+    #[cfg(test)]
+    pub(super) fn set_deaths(&self, device: &DeviceId, deaths: u32) {
+        let seat = self.find(device).expect("a device that was here");
+        seat.kept.lock().deaths = deaths;
+    }
+
+    /// Is there no actor of the device, because its last one died and its successor is not due yet?
+    #[cfg(test)]
+    pub(super) fn is_waiting(&self, device: &DeviceId) -> bool {
+        let seat = self.find(device).expect("a device that was here");
+        let kept = seat.kept.lock();
+        kept.actor.is_none() && kept.not_before > Instant::now()
+    }
+
     fn note_dialect(&self, seat: &Seat, topic: &str) {
         let spoken = match Dialect::of_topic(topic) {
             None => return,
@@ -351,8 +384,13 @@ impl Fleet {
         seat
     }
 
-    /// Asks the device's actor, once more if it died of the question. None: it did twice.
-    async fn ask<M>(&self, seat: &Seat, message: impl Fn() -> M) -> Option<M::Result>
+    /// Asks the device's actor, once more if it died of the question. None: it did twice, or there is none in time.
+    async fn ask<M>(
+        &self,
+        seat: &Seat,
+        patience: Duration,
+        message: impl Fn() -> M,
+    ) -> Option<M::Result>
     where
         M: Message + Send + 'static,
         M::Result: Send,
@@ -360,7 +398,7 @@ impl Fleet {
         <DeviceActor as Actor>::Context: ToEnvelope<DeviceActor, M>,
     {
         for _ in 0..2 {
-            let addr = self.actor(seat).await;
+            let addr = self.actor(seat, patience).await?;
             if let Ok(answer) = addr.send(message()).await {
                 return Some(answer);
             }
@@ -368,13 +406,14 @@ impl Fleet {
         None
     }
 
-    /// The device's living actor; waits out the backoff when the last one died.
-    async fn actor(&self, seat: &Seat) -> Addr<DeviceActor> {
+    /// The device's living actor; waits out the backoff when the last one died, unless that is longer than `patience`.
+    async fn actor(&self, seat: &Seat, patience: Duration) -> Option<Addr<DeviceActor>> {
         loop {
             let wait = {
                 let mut kept = seat.kept.lock();
                 match kept.living(Instant::now(), &seat.id) {
-                    Living::Yes(addr) => return addr,
+                    Living::Yes(addr) => return Some(addr),
+                    Living::After(wait) if wait > patience => return None,
                     Living::After(wait) => wait,
                     Living::Start => {
                         let actor = DeviceActor::new(
@@ -387,7 +426,7 @@ impl Fleet {
                         let addr = DeviceActor::start_in_arbiter(&self.0.arbiter, move |_| actor);
                         kept.born = Instant::now();
                         kept.actor = Some(addr.clone());
-                        return addr;
+                        return Some(addr);
                     }
                 }
             };

@@ -7,6 +7,8 @@ mod actor;
 mod downlink;
 mod faults;
 mod fleet;
+#[cfg(test)]
+mod kill_tests;
 pub mod orders;
 mod state;
 #[cfg(test)]

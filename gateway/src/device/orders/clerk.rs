@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use kerbside_codecs::telemetry::order::{self, Dialect, Task, Wanted};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -18,6 +20,8 @@ use crate::stream::Streams;
 
 /// Longest wait for one device to take an order into its queue.
 const SEND_MAX: Duration = Duration::from_secs(2);
+/// Devices that are sent their orders at once. One whose actor died keeps its place up to [`SEND_MAX`], and nobody waits for it.
+const DISPATCHES_MAX: usize = 64;
 /// How often what waits is tried again, in ticks.
 const SWEEP_TICKS: u32 = 5;
 
@@ -264,8 +268,10 @@ impl Orders {
         let mut every = interval(Duration::from_secs(1));
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = 0u32;
+        let mut under_way = FuturesUnordered::new();
         loop {
             tokio::select! {
+                Some(()) = under_way.next(), if !under_way.is_empty() => {}
                 () = self.book.0.bell.notified() => {}
                 _ = every.tick() => {
                     ticks = ticks.wrapping_add(1);
@@ -273,9 +279,12 @@ impl Orders {
                 }
                 _ = shutdown.wait_for(|stop| *stop) => return,
             }
-            let hints = std::mem::take(&mut *self.book.0.hints.lock());
-            for device in hints {
-                self.dispatch(&device).await;
+            while under_way.len() < DISPATCHES_MAX {
+                let Some(device) = self.book.0.hints.lock().pop_first() else {
+                    break;
+                };
+                let me = &self;
+                under_way.push(async move { me.dispatch(&device).await });
             }
         }
     }

@@ -28,6 +28,7 @@ struct Yard {
 
 /// Answers are `ORDER SAID` on the topic `kerbside/v1/{device}/sos`; all else is decoded as always.
 fn decode(speaker: Speaker<'_>, topic: &str, payload: &[u8], at_ms: i64) -> Decoded {
+    assert_ne!(payload, b"poison", "injected by the test");
     let text = std::str::from_utf8(payload).unwrap_or_default();
     match text.split_once(' ').filter(|_| topic.ends_with("/sos")) {
         Some((order, said)) => Decoded {
@@ -224,4 +225,41 @@ async fn an_aircraft_is_reached_by_its_dock_with_a_pass() {
     assert!(!y.orders.passes.is_valid(pass, &stream, now), "stopped");
     let refused = y.give("uav-1", message()).await;
     assert_eq!(refused.state, Stage::Refused, "at once");
+}
+
+#[actix::test]
+async fn nobodys_orders_wait_for_a_device_whose_actor_died() {
+    let y = yard();
+    // More than could be waited for one after the other until the first successor comes.
+    let victims: Vec<String> = (0..8).map(|n| format!("a{n}")).collect();
+    for id in victims.iter().map(String::as_str).chain(["b"]) {
+        y.registry
+            .add_device(id, DeviceKind::Bodycam, None)
+            .unwrap();
+        y.give(id, message()).await;
+    }
+    for id in &victims {
+        let (session, _) = y.open(id).await;
+        y.fleet.set_deaths(&device(id), 10);
+        let (fleet, id) = (y.fleet.clone(), device(id));
+        drop(actix_rt::spawn(async move {
+            let topic = format!("kerbside/v1/{id}/report");
+            let up = Uplink::new(topic.into(), "poison".into(), Now::read());
+            assert!(fleet.message(&id, session, up).await.is_err());
+        }));
+    }
+    let all_wait = async {
+        while !victims.iter().all(|id| y.fleet.is_waiting(&device(id))) {
+            let looked = victims.iter().map(|id| y.fleet.is_online(&device(id)));
+            assert!(looked.into_iter().all(|is_online| is_online));
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(60), all_wait).await.unwrap();
+    let (_, down) = y.open("b").await;
+    for id in victims.iter().map(String::as_str).chain(["b"]) {
+        y.fleet.listening(&device(id));
+    }
+    next(&down).await;
+    assert!(victims.iter().all(|id| y.fleet.is_waiting(&device(id))));
 }

@@ -20,13 +20,17 @@ use crate::registry;
 /// Longest wait for a place among the requests to the broker.
 const PUBLISH_MAX: Duration = Duration::from_secs(1);
 
+/// Longest wait for the successor of a device's actor that died: the window is in order, so that everybody else's
+/// messages wait with it.
+const SUCCESSOR_MAX: Duration = Duration::from_millis(250);
+
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Owned,
     /// The device has to send it again: so must the broker.
     Refused,
-    /// It kills actors.
+    /// It kills actors, or came while its device had none.
     Poison,
     /// The topic is that of an aircraft which this device did not announce.
     NotAuthorized,
@@ -131,7 +135,10 @@ impl Session {
             up.shed("not_authorized");
             return Outcome::NotAuthorized;
         }
-        match self.fleet.message(&self.id, session, up).await {
+        let told = self
+            .fleet
+            .message_within(SUCCESSOR_MAX, &self.id, session, up);
+        match told.await {
             Ok(()) => Outcome::Owned,
             Err(NotOwned::Refused) => Outcome::Refused,
             Err(NotOwned::Poison) => Outcome::Poison,

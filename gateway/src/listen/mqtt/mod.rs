@@ -10,8 +10,13 @@
 
 mod admit;
 mod connect;
+#[cfg(test)]
+mod corpus_tests;
 mod down;
 mod end;
+#[cfg(test)]
+#[path = "../../../../codecs/fuzz/src/mqtt.rs"]
+mod fuzzed;
 mod pace;
 mod packet;
 mod read;

@@ -17,6 +17,7 @@ use crate::ids::DeviceId;
 use crate::registry::{DeviceKind, Registry};
 
 mod admission;
+mod deaths;
 mod faults;
 mod flow;
 mod lives;
