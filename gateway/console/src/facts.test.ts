@@ -46,7 +46,7 @@ it('the worst alarm is shown, a notice is not', () => {
 });
 
 it('every fault that the gateway can name has words in both languages', () => {
-  const names = [...faultNames.matchAll(/Self::\w+ => "(\w+)"/g)].map((m) => m[1] as string);
+  const names = [...(faultNames.split('impl Fault')[1] ?? '').matchAll(/Self::\w+ => "(\w+)"/g)].map((m) => m[1] as string);
   expect(names.length).toBeGreaterThan(20);
   for (const name of names) {
     expect(Object.keys(en.fault)).toContain(name);

@@ -17,9 +17,8 @@ const PACE_MS_MAX = 1000;
 /** A marker that moved less looks the same. */
 const STEP_PX = 0.4;
 
-/** Milliseconds until the next draw is worth it: when the fastest marker has moved visibly, and never more than a third of
- * the time in drawing (`costMs`: of the last one). */
-export function paceMs(fastestMps: number, metresPerPx: number, costMs: number): number {
+/** Milliseconds until the next draw is worth it: when the fastest marker has moved visibly. */
+export function paceMs(fastestMps: number, metresPerPx: number): number {
   const visible = fastestMps > 0 ? ((STEP_PX * metresPerPx) / fastestMps) * 1000 : PACE_MS_MAX;
-  return Math.max(PACE_MS_MIN, 2 * costMs, Math.min(PACE_MS_MAX, visible));
+  return Math.max(PACE_MS_MIN, Math.min(PACE_MS_MAX, visible));
 }
