@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 
 import type { Device } from './contract';
-import { companions, grouped, isShown } from './people';
+import { companions, grouped, inDistress, isShown } from './people';
 
 const device = (id: string, person: string | null = null, primary = true): Device => ({
   id, kind: 'bodycam', unit: null, model: null, mode: null, state: 'live', online: true, position: null, cell: null,
@@ -27,4 +27,9 @@ it('companions are the others of the person', () => {
   const all = [device('r', 'p1', false), device('b', 'p1'), device('x', 'p2'), device('y')];
   expect(ids(companions(all[1] as Device, all))).toEqual(['r']);
   expect(companions(all[3] as Device, all)).toEqual([]);
+});
+
+it('a call from a device without a marker is shown at the one of its person', () => {
+  const all = [device('b', 'p1'), { ...device('r', 'p1', false), sos: true }, device('x'), { ...device('y'), sos: true }];
+  expect([...inDistress(all)]).toEqual(['b', 'y']);
 });

@@ -35,3 +35,11 @@ export function grouped<D extends Device>(sorted: readonly D[]): D[] {
   }
   return list;
 }
+
+/** Ids of the devices whose marker calls for help: their own call, or that of another device of their person. */
+export function inDistress(all: Iterable<Device>): Set<string> {
+  const devices = [...all];
+  const persons = new Set(devices.filter((d) => d.sos && d.person != null).map((d) => d.person));
+  const calling = devices.filter((d) => d.sos || (d.person != null && persons.has(d.person)));
+  return new Set(calling.filter(isShown).map((d) => d.id));
+}

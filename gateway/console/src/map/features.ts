@@ -6,7 +6,7 @@ import type { Grid } from '../api';
 import type { GridProperties, LonLat } from '../contract';
 import { worstAlarm } from '../facts';
 import { coasted, speedLeft } from '../motion';
-import { isShown } from '../people';
+import { inDistress, isShown } from '../people';
 import type { Store } from '../store';
 import { pixelsAtZoom0 } from './lengths';
 import { headingName, symbolName } from './symbols';
@@ -34,10 +34,12 @@ export interface Drawn {
 export function deviceFeatures(store: Store, nowMs: number, box: Box | null): Drawn {
   const onAir = store.devicesOnAir();
   const features: Feature<Point, DeviceProperties>[] = [];
+  const distress = inDistress(store.devices.values());
   let fastestMps = 0;
   for (const device of store.devices.values()) {
-    const { position, state, sos } = device;
+    const { position, state } = device;
     if (position === null || !isShown(device)) continue;
+    const sos = distress.has(device.id);
     const at = coasted(position, nowMs);
     if (box !== null && !isInside(box, at)) continue;
     fastestMps = Math.max(fastestMps, speedLeft(position, nowMs));

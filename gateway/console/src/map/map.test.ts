@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 
 import type { Device, FeedMessage, LonLat, PastTrack } from '../contract';
 import { Store } from '../store';
+import { cellTree } from './cells';
 import { deviceFeatures, padded, zonesOf } from './features';
 import { circle, certainty, footprints } from './ground';
 import { pastFeatures } from './history';
@@ -138,4 +139,16 @@ describe('past tracks', () => {
     expect(told(track())).toEqual([]);
     expect(told(track([5]))).toEqual([['start', '[5,0]']]);
   });
+});
+
+it('cells are offered as a tree', () => {
+  const cell = (id: string, parent: string | null) => ({
+    type: 'Feature' as const,
+    properties: { type: 'cell' as const, id, parent },
+    geometry: { type: 'Point' as const, coordinates: [0, 0] },
+  });
+  const zone = { type: 'Feature' as const, properties: { type: 'zone' as const, id: 'z' }, geometry: { type: 'Point' as const, coordinates: [0, 0] } };
+  const features = [cell('b', null), cell('a2', 'a'), cell('a', null), cell('a1', 'a'), cell('x', 'gone'), zone];
+  const tree = cellTree({ type: 'FeatureCollection', features });
+  expect(tree.map((e) => `${e.depth}${e.id}`)).toEqual(['0a', '1a1', '1a2', '0b', '0x']);
 });

@@ -8,7 +8,7 @@ import type { Grid } from '../api';
 import type { LonLat, PastTrack } from '../contract';
 import { coasted } from '../motion';
 import type { Palette } from '../palette';
-import { isShown } from '../people';
+import { inDistress } from '../people';
 import type { Store } from '../store';
 import { cellIs } from './areas';
 import {
@@ -183,9 +183,9 @@ export class MapView {
 
   private drawPulses(nowMs: number): void {
     const wanted = new Map<string, LonLat>();
-    for (const device of this.store.devices.values()) {
-      if (!device.sos || device.position === null || !isShown(device) || wanted.size >= PULSES_MAX) continue;
-      wanted.set(device.id, coasted(device.position, nowMs));
+    for (const id of inDistress(this.store.devices.values())) {
+      const position = this.store.devices.get(id)?.position;
+      if (position != null && wanted.size < PULSES_MAX) wanted.set(id, coasted(position, nowMs));
     }
     for (const [id, marker] of this.pulses) {
       if (wanted.has(id)) continue;
