@@ -19,6 +19,8 @@ export default defineConfig({
     },
   },
   server: {
+    // One test reads the gateway's names of faults.
+    fs: { allow: ['../..'] },
     proxy: {
       '/api': { target: 'http://127.0.0.1:8080', ws: true },
       '^/[^/]+/[^/]+/whep': 'http://127.0.0.1:8080',

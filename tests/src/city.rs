@@ -148,7 +148,7 @@ pub fn cells() -> Vec<Value> {
     all
 }
 
-/// Beats of the demonstration's patrols, a corridor, and a zone that is in force at night.
+/// Beats of the demonstration's patrols, a corridor, a restricted zone, and one that is in force at night.
 fn zones() -> Vec<Value> {
     let block = |west, south, east, north| Block {
         west,
@@ -170,7 +170,11 @@ fn zones() -> Vec<Value> {
             "geometry":{"type":"LineString","coordinates":road}}),
         feature(
             block(40, 18, 43, 21),
-            &json!({"type":"zone","id":"quiet-1","name":"夜间禁噪区","kind":"restricted","hours":"22:00-06:00"}),
+            &json!({"type":"zone","id":"quiet-1","name":"夜间禁噪区","kind":"quiet","hours":"22:00-06:00"}),
+        ),
+        feature(
+            block(27, 26, 29, 28),
+            &json!({"type":"zone","id":"closed-1","name":"施工管制区","kind":"restricted"}),
         ),
     ]
 }
@@ -183,7 +187,7 @@ pub fn geojson() -> String {
         .map(|f| f.to_string())
         .collect();
     format!(
-        "{{\"type\":\"FeatureCollection\",\"version\":\"demo-2\",\"utc_offset\":\"+08:00\",\"features\":[\n{}\n]}}\n",
+        "{{\"type\":\"FeatureCollection\",\"version\":\"demo-3\",\"utc_offset\":\"+08:00\",\"features\":[\n{}\n]}}\n",
         features.join(",\n")
     )
 }

@@ -94,7 +94,15 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let login: Login = cli(
         &args,
         &state,
-        &["user", "add", "operator", "--role", "operator", "--json"],
+        &[
+            "user",
+            "add",
+            "operator",
+            "--role",
+            "operator",
+            "--restricted",
+            "--json",
+        ],
     )
     .await?;
 
@@ -284,28 +292,69 @@ async fn register(args: &DemoArgs, state: &Path) -> anyhow::Result<PathBuf> {
         .mode(0o600)
         .open(&path)
         .with_context(|| path.display().to_string())?;
+    for member in roster(args) {
+        let Member { id, kind, unit, .. } = &member;
+        let mut arguments = vec!["device", "add", id, "--kind", kind, "--unit", unit];
+        arguments.extend(["--agency", member.agency]);
+        if let Some(person) = &member.person {
+            arguments.extend(["--person", person]);
+        }
+        if member.is_restricted {
+            arguments.push("--restricted");
+        }
+        arguments.push("--json");
+        let secret: Secret = cli(args, state, &arguments).await?;
+        let device = serde_json::json!({"id": id, "password": secret.password, "kind": kind, "unit": unit,
+            "person": member.person});
+        writeln!(file, "{device}")?;
+    }
+    Ok(path)
+}
+
+/// One device of the demonstration.
+struct Member {
+    id: String,
+    kind: &'static str,
+    unit: String,
+    agency: &'static str,
+    person: Option<String>,
+    is_restricted: bool,
+}
+
+/// Three patrols of three agencies; who bears a radio bears the body camera of the same number too. The last vehicle is
+/// on restricted duty.
+fn roster(args: &DemoArgs) -> Vec<Member> {
+    const PATROLS: [&str; 3] = ["chengguan", "jiaojing", "xunte"];
     let kinds = [
         ("bc", "bodycam", "patrol", args.bodycams),
         ("uav", "drone", "air", args.drones),
         ("ev", "vehicle", "mobile", args.vehicles),
         ("radio", "radio", "patrol", args.radios),
     ];
+    let mut all = Vec::new();
     for (prefix, kind, squad, count) in kinds {
         for number in 1..=count {
-            let id = format!("{prefix}-{number:02}");
-            let unit = match squad {
-                "patrol" => format!("patrol-{}", (number - 1) % 3 + 1),
-                other => format!("{other}-1"),
+            let patrol = (number - 1) % PATROLS.len();
+            let (unit, agency, person) = match squad {
+                "patrol" => (
+                    format!("patrol-{}", patrol + 1),
+                    PATROLS[patrol],
+                    Some(format!("officer-{number:02}")),
+                ),
+                "air" => ("air-1".to_owned(), "xunte", None),
+                _ => (format!("{squad}-1"), PATROLS[number % 2], None),
             };
-            let arguments = [
-                "device", "add", &id, "--kind", kind, "--unit", &unit, "--json",
-            ];
-            let secret: Secret = cli(args, state, &arguments).await?;
-            let device = serde_json::json!({"id": id, "password": secret.password, "kind": kind, "unit": unit});
-            writeln!(file, "{device}")?;
+            all.push(Member {
+                id: format!("{prefix}-{number:02}"),
+                kind,
+                unit,
+                agency,
+                person,
+                is_restricted: kind == "vehicle" && number > 1 && number == count,
+            });
         }
     }
-    Ok(path)
+    all
 }
 
 /// Runs a command of the gateway that answers in JSON.

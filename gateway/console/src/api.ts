@@ -2,7 +2,7 @@
 
 import type { FeatureCollection, Geometry } from 'geojson';
 
-import type { EventItem, GridProperties, Me, Order } from './contract';
+import type { EventItem, GridProperties, Me, Order, PastTrack } from './contract';
 
 export type Grid = FeatureCollection<Geometry, GridProperties>;
 
@@ -58,6 +58,12 @@ export async function retryDelivery(event: string, platform: string): Promise<vo
     method: 'POST',
     body: JSON.stringify({ platform }),
   });
+}
+
+/** Where a device was; at most `limit` points, the oldest first. */
+export async function pastTrack(device: string, fromMs: number, limit: number): Promise<PastTrack> {
+  const query = new URLSearchParams({ from: String(Math.round(fromMs)), limit: String(limit) });
+  return (await authorized(`/api/v1/tracks/${encodeURIComponent(device)}?${query}`)) as PastTrack;
 }
 
 /** An order as it is asked for; gateway/API.md, "Orders". */

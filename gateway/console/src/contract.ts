@@ -19,13 +19,54 @@ export interface Place {
   heading_deg?: number | null;
 }
 
-/** A device's position; `age_ms` holds at the `now_ms` of the message that brought it. */
+/** How a marker moves on until its next fix: `speed_mps` fades with `coast_s`. */
+export interface Motion {
+  speed_mps: number;
+  course_deg: number;
+  coast_s: number;
+}
+
+/** A device's position: the best estimate, at `happened_ms`. `age_ms` holds at the `now_ms` of the message that brought it. */
 export interface Position extends Place {
+  /** Standard deviation on each axis, metres. */
+  sigma_m?: number | null;
+  motion?: Motion | null;
+  /** The newest fix that was believed. */
+  raw?: LonLat;
+  happened_ms?: number;
+  happened_sigma_ms?: number;
   time_ms?: number | null;
   arrived_ms: number;
   age_ms?: number | null;
   datum?: string | null;
   source_datum?: string | null;
+}
+
+export type AlarmLevel = 'notice' | 'caution' | 'warning';
+
+export interface DeviceAlarm {
+  code: string;
+  level: AlarmLevel;
+  text?: string | null;
+}
+
+/** How far a device's clock is from the gateway's. */
+export interface ClockDeviation {
+  behind_ms: number;
+  sigma_ms: number;
+  /** Positive: fast; null in the first minutes. */
+  drift_ppm: number | null;
+  jumps: number;
+}
+
+/** What a camera sees of the ground. */
+export interface Footprint {
+  /** Empty when only the centre is known. */
+  polygon: LonLat[];
+  centre: LonLat | null;
+  sigma_m: number | null;
+  /** It ends at 2 km or at the horizon. */
+  is_cut: boolean;
 }
 
 export interface Device {
@@ -37,11 +78,24 @@ export interface Device {
   mode: string | null;
   state: DeviceState;
   online: boolean;
+  agency?: string | null;
+  person?: string | null;
+  /** False: another device of the same person is shown and counted. */
+  primary?: boolean;
+  /** Said only to users with the grant. */
+  restricted?: boolean;
   position: Position | null;
+  clock?: ClockDeviation | null;
   cell: string | null;
+  /** From the street to `cell`. */
+  cells?: string[];
   zones: string[];
   battery_pct: number | null;
   sos: boolean;
+  alarms?: DeviceAlarm[];
+  properties?: Record<string, number | string | boolean>;
+  video_delays?: { camera: string; delay_ms: number }[];
+  footprint?: Footprint | null;
   faults: Record<string, number>;
   trail?: LonLat[];
 }
@@ -133,6 +187,23 @@ export interface GridProperties {
   id: string;
   name?: string | null;
   level?: string | number | null;
+  parent?: string | null;
+  /** Of zones: beat, restricted, temporary… */
+  kind?: string | null;
+  /** Of corridors, from side to side. */
+  width_m?: number | null;
+  /** Not the gateway's: its width in pixels at zoom 0. */
+  width_z0?: number;
+}
+
+/** Answer of `GET /api/v1/tracks/{device}`; the lists run with the coordinates. */
+export interface PastTrack {
+  geometry: { coordinates: LonLat[] } | null;
+  properties: {
+    happened_ms: number[];
+    back_filled: boolean[];
+    has_more: boolean;
+  };
 }
 
 /** A feed message, or null for text that is none: a screen must survive a gateway of another version. */

@@ -8,6 +8,10 @@ export interface Palette {
   cellLine: string;
   cellText: string;
   zone: string;
+  restricted: string;
+  view: string;
+  caution: string;
+  warning: string;
   text: string;
   halo: string;
   accent: string;
@@ -24,10 +28,14 @@ export function readPalette(): Palette {
     cellLine: read('--map-line'),
     cellText: read('--map-text'),
     zone: read('--zone'),
+    restricted: read('--restricted'),
+    view: read('--view'),
+    caution: read('--minor'),
+    warning: read('--major'),
     text: read('--text'),
     halo: read('--map-ground'),
     accent: read('--accent'),
     sos: read('--critical'),
-    state: { live: read('--live'), stale: read('--stale'), coasting: read('--stale'), lost: read('--lost'), silent: read('--silent') },
+    state: { live: read('--live'), stale: read('--stale'), coasting: read('--coasting'), lost: read('--lost'), silent: read('--silent') },
   };
 }

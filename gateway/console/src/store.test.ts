@@ -100,6 +100,24 @@ describe('store', () => {
     expect(isOpen(event(4, []))).toBe(false);
   });
 
+  it('a person with two devices is counted once', () => {
+    const store = new Store();
+    const devices = [device('b', 1, { person: 'p' }), device('r', 1, { person: 'p', primary: false }), device('x', 1)];
+    store.apply(message('snapshot', 1, { devices }), NOW);
+    expect(store.counts()).toMatchObject({ devices: 2, online: 2, live: 2 });
+    expect(store.devices.size).toBe(3);
+  });
+
+  it('another part begins anew, with the agencies that were seen', () => {
+    const store = new Store();
+    store.apply(message('snapshot', 1, { devices: [device('a', 1, { agency: 'traffic' })] }), NOW);
+    expect(store.choose({ agency: 'traffic', kind: '', cell: '' })).toBe(true);
+    expect(store.cursor).toBeNull();
+    expect(store.devices.size).toBe(0);
+    expect([...store.agencies]).toEqual(['traffic']);
+    expect(store.choose({ agency: 'traffic', kind: '', cell: '' })).toBe(false);
+  });
+
   it('the main camera is offered first', () => {
     const store = new Store();
     store.apply(message('snapshot', 1, { streams: [stream('a/aux'), stream('a/main'), stream('b/main')] }), NOW);

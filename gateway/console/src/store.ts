@@ -2,9 +2,12 @@
 // page, no clock of its own. How things look does not belong here.
 
 import type { Device, EventItem, FeedMessage, LonLat, Me, Stream } from './contract';
+import { EVERYTHING, samePart, type Part } from './part';
+import { isShown } from './people';
 
 const TRAIL_POINTS_MAX = 60;
 const EVENTS_MAX = 2000;
+const AGENCIES_MAX = 200;
 /** Messages over which the clock offset is taken: the least delayed of them is nearest to the truth. */
 const CLOCK_SAMPLES = 16;
 
@@ -23,6 +26,7 @@ export interface Revisions {
   selection: number;
 }
 
+/** Of devices, those with a marker: each person once. */
 export type Counts = { devices: number; online: number; live: number; streams: number; open: number; parked: number };
 
 export class Store {
@@ -36,6 +40,10 @@ export class Store {
   /** Version of the grid that the gateway uses; null: it does not say. */
   gridVersion: string | null = null;
   selected: string | null = null;
+  /** What of the picture the feed is asked for. */
+  part: Part = EVERYTHING;
+  /** All that were seen since login, so that one can be chosen while another one is. */
+  readonly agencies = new Set<string>();
 
   private newestFirst: EventItem[] | null = null;
   private offsets: number[] = [];
@@ -62,6 +70,16 @@ export class Store {
     for (const event of events) if (!this.events.has(event.id)) this.events.set(event.id, event);
     this.eventsChanged();
     this.notify();
+  }
+
+  /** True if this is another part than before: then nothing is known of it yet. */
+  choose(part: Part): boolean {
+    if (samePart(part, this.part)) return false;
+    this.part = { ...part };
+    this.cursor = null;
+    this.clearPicture();
+    this.notify();
+    return true;
   }
 
   select(device: string | null): void {
@@ -103,8 +121,10 @@ export class Store {
   }
 
   counts(): Counts {
-    const counts: Counts = { devices: this.devices.size, online: 0, live: 0, streams: 0, open: 0, parked: 0 };
+    const counts: Counts = { devices: 0, online: 0, live: 0, streams: 0, open: 0, parked: 0 };
     for (const device of this.devices.values()) {
+      if (!isShown(device)) continue;
+      counts.devices++;
       if (device.online) counts.online++;
       if (device.state === 'live') counts.live++;
     }
@@ -118,6 +138,7 @@ export class Store {
 
   private putDevice(device: Device, nowMs: number): void {
     const before = this.devices.get(device.id);
+    if (device.agency != null && this.agencies.size < AGENCIES_MAX) this.agencies.add(device.agency);
     const { position } = device;
     const fixMs = position === null ? null : position.age_ms != null ? nowMs - position.age_ms : position.arrived_ms;
     const trail = device.trail?.slice(-TRAIL_POINTS_MAX) ?? before?.trail ?? [];

@@ -257,6 +257,7 @@ impl Device {
             online: self.online,
             person: self.person.as_deref(),
             primary: self.primary,
+            restricted: self.restricted,
             position: PositionView::of(&self.track, self.motion()),
             clock: self.track.deviation(),
             cell: self.cell(grid),

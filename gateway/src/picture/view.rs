@@ -24,6 +24,9 @@ pub struct DeviceView<'a> {
     pub online: bool,
     pub person: Option<&'a str>,
     pub primary: bool,
+    /// Said only of those that are: whoever gets them may know it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub restricted: bool,
     pub position: Option<PositionView>,
     pub clock: Option<Deviation>,
     pub cell: Option<&'a str>,

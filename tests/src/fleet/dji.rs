@@ -16,6 +16,10 @@ pub(super) fn state_topic(sn: &str) -> String {
     format!("thing/product/{sn}/state")
 }
 
+pub(super) fn events_topic(sn: &str) -> String {
+    format!("thing/product/{sn}/events")
+}
+
 pub(super) fn status_topic(sn: &str) -> String {
     format!("sys/product/{sn}/status")
 }
@@ -90,4 +94,23 @@ pub(super) fn state(device: &Device, tid: &str, now_ms: u64) -> Vec<u8> {
             {"camera_index": "67-0-0", "available_video_number": 1, "coexist_video_number_max": 1,
              "video_list": [{"video_index": "normal-0", "video_type": "normal"}]}]}]}});
     envelope(&device.id, tid, now_ms, None, &data)
+}
+
+/// All that is wrong with it now: strong wind for the one whose number is odd, nothing for the other.
+pub(super) fn hms(device: &Device, now_ms: u64) -> Vec<u8> {
+    let is_odd = device.id.bytes().last().is_some_and(|b| b % 2 == 1);
+    let list = if is_odd {
+        json!([{"level": 1, "module": 3, "in_the_sky": 1, "code": "0x16100083", "imminent": 1,
+            "device_type": "0-67-1", "args": {"component_index": 0, "sensor_index": 0}}])
+    } else {
+        json!([])
+    };
+    let tid = format!("{}-hms-{now_ms}", device.id);
+    envelope(
+        &device.id,
+        &tid,
+        now_ms,
+        Some("hms"),
+        &json!({"list": list}),
+    )
 }

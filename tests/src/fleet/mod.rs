@@ -144,6 +144,7 @@ fn spawn_devices(
         .count() as u64;
     let (mut caller, mut videos) = (0, 0);
     for (index, device) in devices.iter().enumerate() {
+        let (way, bearer) = way_of(devices, index);
         let sos = (device.kind == Kind::Bodycam && args.sos_every > 0).then(|| {
             caller += 1;
             // The calls take turns: one every `sos_every`, each camera every `callers` times that.
@@ -162,11 +163,11 @@ fn spawn_devices(
                 link::Version::V5
             },
             walker: motion::Walker::new(
-                device.kind,
-                device.unit.as_deref(),
+                bearer.kind,
+                bearer.unit.as_deref(),
                 zones,
                 args.seed,
-                index as u64,
+                way as u64,
             ),
             every: Duration::from_secs_f64(if device.kind == Kind::Drone {
                 2.0
@@ -200,6 +201,16 @@ fn spawn_devices(
             }
         }
     }
+}
+
+/// Whose way the device `index` goes: that of the first device of its person, or its own.
+fn way_of(devices: &[Device], index: usize) -> (usize, &Device) {
+    let device = &devices[index];
+    let first = devices
+        .iter()
+        .enumerate()
+        .find(|(_, other)| device.person.is_some() && other.person == device.person);
+    first.unwrap_or((index, device))
 }
 
 async fn summarise(counters: Arc<Counters>, every: u64, mut stopping: watch::Receiver<bool>) {
@@ -284,6 +295,25 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_person_bears_goes_one_way() {
+        let device = |id: &str, person: Option<&str>| Device {
+            id: id.into(),
+            password: String::new(),
+            kind: Kind::Radio,
+            unit: None,
+            person: person.map(str::to_owned),
+        };
+        let devices = [
+            device("a", None),
+            device("b", Some("p-1")),
+            device("c", None),
+            device("d", Some("p-1")),
+        ];
+        let ways: Vec<usize> = (0..4).map(|i| way_of(&devices, i).0).collect();
+        assert_eq!(ways, [0, 1, 2, 1]);
+    }
 
     #[test]
     fn backoff_grows_to_its_limit_and_starts_again() {

@@ -46,6 +46,9 @@ pub struct Device {
     pub kind: Kind,
     #[serde(default)]
     pub unit: Option<String>,
+    /// Who bears it: devices of one person go the same way.
+    #[serde(default)]
+    pub person: Option<String>,
 }
 
 /// Reads a file of JSON lines; faults name their line.

@@ -205,7 +205,7 @@ impl Unit {
                     call.sent_as = None;
                 }
             }
-            Happened::Message { payload, .. } => {
+            Happened::Message { payload, topic } => {
                 self.counters.downlinks.fetch_add(1, Ordering::Relaxed);
                 if self
                     .topo
@@ -214,6 +214,11 @@ impl Unit {
                 {
                     self.topo = None;
                     tracing::debug!(device = %self.device.id, "topology accepted");
+                }
+                if topic.ends_with("/down/order")
+                    && let Some(answer) = json::answer(&payload)
+                {
+                    self.count(self.link.publish(&json::ack_topic(&self.device.id), answer));
                 }
             }
         }
@@ -235,6 +240,10 @@ impl Unit {
                 dji::update_topo(&self.device, &tid, now_ms),
             ));
             self.topo = Some(tid);
+            self.count(
+                self.link
+                    .publish(&dji::events_topic(id), dji::hms(&self.device, now_ms)),
+            );
         } else {
             self.link.subscribe(&json::down_filter(id));
         }

@@ -58,6 +58,11 @@ export const en = {
     onAir: 'video',
     count: (shown: number, all: number) => (shown === all ? `${all}` : `${shown} of ${all}`),
     clear: 'Clear the filter',
+    agency: 'Any agency',
+    cell: 'Whole district',
+    samePerson: (person: string) => `also borne by ${person}`,
+    restricted: 'restricted',
+    alarm: { caution: 'caution', warning: 'warning' },
   },
 
   kind: {
@@ -83,6 +88,7 @@ export const en = {
     failed: 'The map could not be loaded. Reload the page. Devices, video and events work without it.',
     noGrid: (words: string) => `The grid could not be loaded: ${words}`,
     legend: 'Legend',
+    footprint: 'Camera view',
   },
 
   panel: {
@@ -107,7 +113,41 @@ export const en = {
     offline: 'Offline',
     sos: 'SOS',
     datumFrom: (datum: string) => `converted from ${datum}`,
+    accuracyHint: (said: string | null) => `Holds the true place in 68 % of cases${said === null ? '' : `; the device says ± ${said}`}`,
+    agency: 'Agency',
+    clock: 'Device clock',
+    footprint: 'Camera view',
+    footprintSure: (metres: string) => `corners ± ${metres}`,
+    footprintUnsure: 'accuracy unknown',
+    footprintCut: 'ends at the horizon or 2 km',
+    footprintCentre: 'centre only',
+    delays: 'Video delay',
+    alarms: 'Alarms',
+    alarmLevel: { notice: 'Notice', caution: 'Caution', warning: 'Warning' },
+    properties: 'Told by the device',
+    person: 'Person',
+    personShown: 'this device is shown for the person',
+    personOther: (id: string) => `${id} is shown for the person`,
+    restricted: 'Restricted',
+    yes: 'yes',
+    no: 'no',
+    history: 'Last hour',
+    historyHint: 'Draw where it was in the last hour; dashed: told late',
+    historyNone: 'Nothing is kept of the last hour.',
+    historyPoints: (n: number, more: boolean) => `${n} points${more ? ', and more that are not drawn' : ''}`,
+    historyFailed: (words: string) => `The track could not be loaded: ${words}`,
   },
+
+  clock: {
+    right: 'right',
+    slow: (text: string) => `${text} slow`,
+    fast: (text: string) => `${text} fast`,
+    drift: (ppm: string) => `drifts ${ppm} ppm`,
+    jumps: (n: number) => (n === 1 ? '1 jump' : `${n} jumps`),
+  },
+
+  /** Names of properties that read better than their own. */
+  property: {} as Record<string, string>,
 
   fault: {
     no_fix: 'no fix',
@@ -119,6 +159,12 @@ export const en = {
     unknown_topic: 'unknown topic',
     unknown_method: 'unknown method',
     too_large: 'too large',
+    bad_checksum: 'wrong checksum or signature',
+    garbage: 'bytes that belong to nothing',
+    swapped: 'latitude and longitude swapped',
+    unsigned: 'unknown or unsigned source',
+    encrypted: 'encrypted: key not known',
+    unannounced: 'aircraft that nobody announced',
     mqtt_malformed: 'MQTT: malformed packet',
     mqtt_protocol: 'MQTT: packet not allowed',
     mqtt_too_large: 'MQTT: packet too large',
@@ -190,6 +236,7 @@ export const en = {
     kind: {
       sos: 'SOS',
       zone_left: 'Left its zone',
+      zone_entered: 'Entered a restricted zone',
       battery_low: 'Battery low',
       stream_lost: 'Video lost',
     },
@@ -231,6 +278,8 @@ export const en = {
   },
 
   unit: {
+    milliseconds: (n: number) => `${n} ms`,
+    secondsText: (n: string) => `${n} s`,
     seconds: (n: number) => `${n} s`,
     minutes: (n: number) => `${n} min`,
     hours: (n: number) => `${n} h`,

@@ -140,3 +140,36 @@ describe('backoff', () => {
     expect(feedUrl('ws://b/f', { epoch: 'a b&', seq: 1 })).toBe('ws://b/f?since=a%20b%26-1');
   });
 });
+
+describe('a part of the picture', () => {
+  const part = { agency: '城管', kind: 'bodycam', cell: '' };
+
+  it('is asked for by the feed\'s own parameters, with what to resume from', () => {
+    expect(feedUrl('ws://x/feed', null, part)).toBe('ws://x/feed?agency=%E5%9F%8E%E7%AE%A1&kind=bodycam');
+    expect(feedUrl('ws://x/feed', { epoch: 'f3a1', seq: 7 }, part)).toMatch(/&since=f3a1-7$/);
+    expect(feedUrl('ws://x/feed', null)).toBe('ws://x/feed');
+  });
+
+  it('another part opens a line of its own and leaves the old one', () => {
+    const bench = new Bench();
+    let wanted = { agency: '', kind: '', cell: '' };
+    const feed = new Feed('ws://x/feed', bench, {
+      cursor: () => null,
+      part: () => wanted,
+      onMessage: () => {},
+      onState: () => {},
+      onLost: () => {},
+    });
+    feed.start();
+    const first = bench.last;
+    first.text(change(1));
+    wanted = part;
+    feed.again();
+    expect(first.alive).toBe(false);
+    expect(bench.opened).toHaveLength(2);
+    expect(bench.last.url).toContain('kind=bodycam');
+    expect(feed.state).toBe('connecting');
+    bench.last.text(change(1));
+    expect(feed.state).toBe('live');
+  });
+});

@@ -1,6 +1,7 @@
 // The feed's connection: open, resume, notice silence, come back. What the messages mean belongs to the store.
 
 import { parseFeedMessage, type FeedMessage } from '../contract';
+import { EVERYTHING, partParameters, type Part } from '../part';
 
 /** An idle feed speaks every 10 s; two missed and half of a third mean that the line is dead. */
 const SILENCE_MS_MAX = 25_000;
@@ -27,6 +28,8 @@ export interface FeedLine {
 
 export interface FeedUser {
   cursor(): { epoch: string; seq: number } | null;
+  /** What of the picture is wanted. */
+  part?(): Part;
   onMessage(message: FeedMessage): void;
   onState(state: FeedState): void;
   /** The line closed: a browser hides why, so the user asks whether the login still holds. */
@@ -39,8 +42,11 @@ export function backoffMs(failures: number, random: number): number {
   return Math.round(BACKOFF_MS_MIN / 2 + random * ceiling);
 }
 
-export function feedUrl(base: string, cursor: { epoch: string; seq: number } | null): string {
-  return cursor === null ? base : `${base}?since=${encodeURIComponent(`${cursor.epoch}-${cursor.seq}`)}`;
+export function feedUrl(base: string, cursor: { epoch: string; seq: number } | null, part: Part = EVERYTHING): string {
+  const query = partParameters(part);
+  if (cursor !== null) query.push(['since', `${cursor.epoch}-${cursor.seq}`]);
+  const text = query.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('&');
+  return text === '' ? base : `${base}?${text}`;
 }
 
 export class Feed {
@@ -81,10 +87,19 @@ export class Feed {
     this.connect();
   }
 
+  /** Another part is wanted: a line of its own, at once. */
+  again(): void {
+    if (this.state === 'closed') return;
+    if (this.retryTimer !== null) this.line.cancel(this.retryTimer);
+    this.dropSocket();
+    this.setState('connecting');
+    this.connect();
+  }
+
   private connect(): void {
     this.retryTimer = null;
     this.socket = this.line.open(
-      feedUrl(this.base, this.user.cursor()),
+      feedUrl(this.base, this.user.cursor(), this.user.part?.()),
       (text) => this.heard(text),
       () => this.lost(),
     );

@@ -4,6 +4,8 @@
 import type { ExpressionSpecification, StyleSpecification } from 'maplibre-gl';
 
 import type { Palette } from '../palette';
+import { areaLayers } from './areas';
+import { groundLayers } from './ground-style';
 
 export const SOURCES = {
   cells: 'cells',
@@ -11,14 +13,17 @@ export const SOURCES = {
   zones: 'zones',
   zoneNames: 'zone-names',
   trail: 'trail',
+  footprints: 'footprints',
+  certainty: 'certainty',
+  past: 'past',
   devices: 'devices',
 } as const;
 
 export const DEVICE_LAYER = 'device-symbols';
 
-/** Zoom from which the grid's names are shown. */
-const NAMES_ZOOM = 14;
-const FONT = ['Noto Sans CJK SC, Noto Sans SC, PingFang SC, Microsoft YaHei, WenQuanYi Micro Hei, sans-serif'];
+/** Zoom from which the names of devices are shown. */
+const NAMES_ZOOM = 14.5;
+export const FONT = ['Noto Sans CJK SC, Noto Sans SC, PingFang SC, Microsoft YaHei, WenQuanYi Micro Hei, sans-serif'];
 
 export function mapStyle(palette: Palette): StyleSpecification {
   const empty = { type: 'FeatureCollection' as const, features: [] };
@@ -31,72 +36,15 @@ export function mapStyle(palette: Palette): StyleSpecification {
       [SOURCES.zones]: source(),
       [SOURCES.zoneNames]: source(),
       [SOURCES.trail]: { ...source(), lineMetrics: true },
+      [SOURCES.footprints]: source(),
+      [SOURCES.certainty]: source(),
+      [SOURCES.past]: source(),
       [SOURCES.devices]: source(),
     },
     layers: [
       { id: 'ground', type: 'background', paint: { 'background-color': palette.ground } },
-      {
-        id: 'cell-areas',
-        type: 'fill',
-        source: SOURCES.cells,
-        paint: { 'fill-color': palette.cellFill, 'fill-antialias': false },
-      },
-      {
-        id: 'cell-here',
-        type: 'fill',
-        source: SOURCES.cells,
-        filter: cellIs(null),
-        paint: { 'fill-color': palette.accent, 'fill-opacity': 0.1 },
-      },
-      {
-        id: 'cell-lines',
-        type: 'line',
-        source: SOURCES.cells,
-        paint: {
-          'line-color': palette.cellLine,
-          'line-width': ['interpolate', ['linear'], ['zoom'], 11, 0.5, 15, 1.2, 18, 2],
-        },
-      },
-      {
-        id: 'zone-areas',
-        type: 'fill',
-        source: SOURCES.zones,
-        paint: { 'fill-color': palette.zone, 'fill-opacity': 0.05 },
-      },
-      {
-        id: 'zone-lines',
-        type: 'line',
-        source: SOURCES.zones,
-        paint: { 'line-color': palette.zone, 'line-width': 1.4, 'line-dasharray': [4, 3], 'line-opacity': 0.75 },
-      },
-      {
-        id: 'cell-names',
-        type: 'symbol',
-        source: SOURCES.cellNames,
-        minzoom: NAMES_ZOOM,
-        layout: {
-          'text-field': ['get', 'name'],
-          'text-font': FONT,
-          'text-size': ['interpolate', ['linear'], ['zoom'], 14, 11, 17, 14],
-          'text-max-width': 8,
-        },
-        paint: { 'text-color': palette.cellText },
-      },
-      {
-        id: 'zone-names',
-        type: 'symbol',
-        source: SOURCES.zoneNames,
-        minzoom: NAMES_ZOOM - 1,
-        layout: {
-          'text-field': ['get', 'name'],
-          'text-font': FONT,
-          'text-size': 11,
-          'text-anchor': 'top',
-          'text-offset': [0, 0.4],
-          'text-letter-spacing': 0.06,
-        },
-        paint: { 'text-color': palette.zone, 'text-halo-color': palette.ground, 'text-halo-width': 1.2 },
-      },
+      ...areaLayers(palette),
+      ...groundLayers(palette),
       {
         id: 'trail-line',
         type: 'line',
@@ -132,7 +80,7 @@ export function mapStyle(palette: Palette): StyleSpecification {
         id: 'device-names',
         type: 'symbol',
         source: SOURCES.devices,
-        minzoom: NAMES_ZOOM + 0.5,
+        minzoom: NAMES_ZOOM,
         layout: {
           'text-field': ['get', 'label'],
           'text-font': FONT,
@@ -174,11 +122,6 @@ export function mapStyle(palette: Palette): StyleSpecification {
       },
     ],
   };
-}
-
-/** Selects one cell of the grid; null selects none. */
-export function cellIs(id: string | null): ExpressionSpecification {
-  return ['==', ['get', 'id'], id ?? ''];
 }
 
 function symbolSize(): ExpressionSpecification {

@@ -10,17 +10,37 @@ export const SYMBOL_RATIO = 2;
 const SIZE = 32;
 const HEADING_SIZE = 48;
 const RADIUS = 12.5;
+const RING: Partial<Record<DeviceState, number[]>> = { coasting: [9, 3.6], lost: [2.2, 2.6] };
 
 export interface Symbol {
   kind: string;
   state: DeviceState;
   sos: boolean;
   onAir: boolean;
+  /** The worst of its own alarms that deserves a sign. */
+  alarm: 'caution' | 'warning' | null;
+  restricted: boolean;
 }
 
-/** The image's name; `drawSymbol` reads it back. */
+/** The image's name; `drawNamed` reads it back. */
 export function symbolName(s: Symbol): string {
-  return `device|${s.kind}|${s.state}|${s.sos ? 'sos' : ''}|${s.onAir ? 'air' : ''}`;
+  const marks = [s.sos ? 'sos' : '', s.onAir ? 'air' : '', s.alarm ?? '', s.restricted ? 'restricted' : ''];
+  return ['device', s.kind, s.state, ...marks].join('|');
+}
+
+/** What a name made above means, or null for any other name. */
+export function readSymbol(name: string): Symbol | null {
+  const parts = name.split('|');
+  if (parts[0] !== 'device' || parts.length !== 7) return null;
+  const [, kind = '', state, sos, air, alarm, restricted] = parts;
+  return {
+    kind,
+    state: state as DeviceState,
+    sos: sos !== '',
+    onAir: air !== '',
+    alarm: alarm === 'caution' || alarm === 'warning' ? alarm : null,
+    restricted: restricted !== '',
+  };
 }
 
 export function headingName(state: DeviceState, sos: boolean): string {
@@ -29,11 +49,9 @@ export function headingName(state: DeviceState, sos: boolean): string {
 
 /** The image of a name made above, or null for any other name. */
 export function drawNamed(name: string, palette: Palette): ImageData | null {
+  const symbol = readSymbol(name);
+  if (symbol !== null) return drawSymbol(symbol, palette);
   const parts = name.split('|');
-  if (parts[0] === 'device' && parts.length === 5) {
-    const [, kind = '', state = 'silent', sos, air] = parts;
-    return drawSymbol({ kind, state: state as DeviceState, sos: sos !== '', onAir: air !== '' }, palette);
-  }
   if (parts[0] === 'heading') {
     const tone = parts[1] === 'sos' ? palette.sos : palette.state[parts[1] as DeviceState];
     return drawHeading(tone ?? palette.state.silent);
@@ -58,7 +76,9 @@ function drawSymbol(symbol: Symbol, palette: Palette): ImageData {
   c.fill();
   c.lineWidth = 2;
   c.strokeStyle = tone;
-  if (symbol.state === 'lost' && !symbol.sos) c.setLineDash([3.5, 2.5]);
+  // Form and colour say the same, so that either is enough: live is full, stale an empty ring, coasting a ring in pieces,
+  // lost a dotted one that is struck out.
+  if (!symbol.sos) c.setLineDash(RING[symbol.state] ?? []);
   c.stroke();
   c.setLineDash([]);
 
@@ -73,6 +93,16 @@ function drawSymbol(symbol: Symbol, palette: Palette): ImageData {
   c.stroke(new Path2D(kindPath(symbol.kind)));
   c.restore();
 
+  if (symbol.state === 'lost' && !symbol.sos) {
+    c.beginPath();
+    c.moveTo(middle - 8.5, middle + 8.5);
+    c.lineTo(middle + 8.5, middle - 8.5);
+    c.lineWidth = 2;
+    c.stroke();
+  }
+  if (symbol.alarm !== null) drawAlarm(c, middle + 9.5, middle + 8.5, palette[symbol.alarm], palette);
+  if (symbol.restricted) drawLock(c, middle - 9.5, middle + 9, palette);
+
   if (symbol.onAir) {
     c.beginPath();
     c.arc(middle + 9.5, middle - 9.5, 4.6, 0, 2 * Math.PI);
@@ -84,6 +114,34 @@ function drawSymbol(symbol: Symbol, palette: Palette): ImageData {
     c.fill();
   }
   return pixels(c);
+}
+
+/** A small triangle: something is wrong with the device. */
+function drawAlarm(c: CanvasRenderingContext2D, x: number, y: number, tone: string, palette: Palette): void {
+  c.beginPath();
+  c.moveTo(x, y - 5.2);
+  c.lineTo(x + 5.4, y + 4.2);
+  c.lineTo(x - 5.4, y + 4.2);
+  c.closePath();
+  c.lineJoin = 'round';
+  c.lineWidth = 2.4;
+  c.strokeStyle = palette.ground;
+  c.stroke();
+  c.fillStyle = tone;
+  c.fill();
+}
+
+/** A small lock: seen only by users with the grant. */
+function drawLock(c: CanvasRenderingContext2D, x: number, y: number, palette: Palette): void {
+  c.fillStyle = palette.ground;
+  c.fillRect(x - 5.2, y - 5.6, 10.4, 11);
+  c.strokeStyle = palette.restricted;
+  c.lineWidth = 1.5;
+  c.beginPath();
+  c.arc(x, y - 1, 2.3, Math.PI, 0);
+  c.stroke();
+  c.fillStyle = palette.restricted;
+  c.fillRect(x - 3.6, y - 1, 7.2, 5);
 }
 
 /** A wedge on the rim that points north; the map turns it. */

@@ -5,14 +5,23 @@ import { Map as MapLibre, Marker, ScaleControl, setWorkerUrl, type GeoJSONSource
 import workerUrl from 'maplibre-gl/dist/maplibre-gl-worker.mjs?url';
 
 import type { Grid } from '../api';
-import type { LonLat } from '../contract';
+import type { LonLat, PastTrack } from '../contract';
+import { coasted } from '../motion';
 import type { Palette } from '../palette';
+import { inDistress } from '../people';
 import type { Store } from '../store';
-import { cellsOf, deviceBounds, deviceFeatures, gridBounds, namePoints, zonesOf, trailFeature, type Box } from './features';
-import { cellIs, DEVICE_LAYER, mapStyle, SOURCES } from './style';
+import { cellIs } from './areas';
+import {
+  cellsOf, deviceBounds, deviceFeatures, gridBounds, lineBounds, namePoints, padded, trailFeature, zonesOf, type Box,
+} from './features';
+import { certainty, footprints } from './ground';
+import { pastFeatures } from './history';
+import { metresPerPixel, paceMs } from './lengths';
+import { browserClock, Rhythm } from './rhythm';
+import { DEVICE_LAYER, mapStyle, SOURCES } from './style';
 import { drawNamed, SYMBOL_RATIO } from './symbols';
 
-/** Devices are redrawn at most this often: smooth to the eye, and the map's worker keeps up with thousands. */
+/** News are drawn at most this often: smooth to the eye, and one update of the source for all of them. */
 const REDRAW_MS = 100;
 /** Pulses are page elements; more alarms than this at once are red symbols without a pulse. */
 const PULSES_MAX = 40;
@@ -25,12 +34,13 @@ export class MapView {
   follow = false;
 
   private ready = false;
+  private removed = false;
   private grid: Grid | null = null;
   private drawnGrid = false;
   private fitted = false;
   private drawn = { devices: -1, streams: -1, selection: -1 };
-  private drawnMs = 0;
-  private redrawTimer: number | null = null;
+  private readonly rhythm = new Rhythm(() => this.draw(), browserClock);
+  private past: PastTrack | null = null;
   private readonly pulses = new Map<string, Marker>();
 
   constructor(
@@ -62,6 +72,7 @@ export class MapView {
       // `loaded()` is seldom true while a fleet moves; tests wait for this instead.
       container.dataset['ready'] = 'true';
       this.drawGrid();
+      this.drawPast();
       this.render();
     });
     this.map.on('click', (e) => this.select(e.point.x, e.point.y));
@@ -69,6 +80,10 @@ export class MapView {
       this.map.getCanvas().style.cursor = this.deviceAt(e.point.x, e.point.y) === null ? '' : 'pointer';
     });
     this.map.on('dragstart', () => (this.follow = false));
+    // Other devices come into view, and another zoom shows other steps.
+    this.map.on('moveend', () => {
+      if (this.ready) this.rhythm.want(0);
+    });
   }
 
   setGrid(grid: Grid): void {
@@ -76,31 +91,60 @@ export class MapView {
     this.drawGrid();
   }
 
-  /** Draws what changed since the last time; called once per animation frame at most. */
+  /** To be called after every change: it is drawn soon. */
   render(): void {
     if (!this.ready) return;
     const { devices, streams, selection } = this.store.revisions;
     if (this.drawn.devices === devices && this.drawn.streams === streams && this.drawn.selection === selection) return;
-    const wait = this.drawnMs + REDRAW_MS - performance.now();
-    if (wait > 0 && this.drawn.selection === selection) {
-      this.redrawTimer ??= window.setTimeout(() => {
-        this.redrawTimer = null;
-        this.render();
-      }, wait);
-      return;
-    }
-    this.drawn = { devices, streams, selection };
-    this.drawnMs = performance.now();
+    this.rhythm.want(this.drawn.selection === selection ? REDRAW_MS : 0);
+  }
 
-    this.source(SOURCES.devices).setData(deviceFeatures(this.store));
+  /** A past track beside the present; null takes it away. */
+  showPast(track: PastTrack | null): void {
+    this.past = track;
+    if (!this.ready) return;
+    this.drawPast();
+    const box = lineBounds(track?.geometry?.coordinates ?? []);
+    if (box === null) return;
+    this.follow = false;
+    this.map.fitBounds(box, { ...FIT, padding: 80 });
+  }
+
+  /** Draws all that moves; done when the map's worker is. */
+  private async draw(): Promise<void> {
+    const { devices, streams, selection } = this.store.revisions;
+    const isNews = this.drawn.devices !== devices;
+    this.drawn = { devices, streams, selection };
+    const nowMs = this.store.gatewayNow(Date.now());
     const selected = this.store.selected === null ? undefined : this.store.devices.get(this.store.selected);
-    this.source(SOURCES.trail).setData(trailFeature(selected?.trail ?? []));
+
+    const markers = deviceFeatures(this.store, nowMs, this.fitted ? this.view() : null);
+    const done = this.source(SOURCES.devices).setData(markers.collection);
+    void this.source(SOURCES.certainty).setData(certainty(selected?.position ?? null, nowMs));
+    void this.source(SOURCES.footprints).setData(footprints(this.store.devices.values(), this.store.selected));
+    void this.source(SOURCES.trail).setData(trailFeature(selected?.trail ?? []));
     this.map.setFilter('cell-here', cellIs(selected?.cell ?? null));
-    this.drawPulses();
+    this.drawPulses(nowMs);
     if (!this.fitted) this.fit(false);
-    if (this.follow && selected?.position != null) {
-      this.map.easeTo({ center: lonLat(selected.position), duration: 400 });
+    if (this.follow && isNews && selected?.position != null) {
+      this.map.easeTo({ center: coasted(selected.position, nowMs), duration: 400 });
     }
+    await done;
+    // Between two fixes markers move on by themselves.
+    if (markers.fastestMps === 0 || this.removed) return;
+    const scale = metresPerPixel(this.map.getZoom(), this.map.getCenter().lat);
+    this.rhythm.want(paceMs(markers.fastestMps, scale));
+  }
+
+  private drawPast(): void {
+    const empty: PastTrack = { geometry: null, properties: { happened_ms: [], back_filled: [], has_more: false } };
+    void this.source(SOURCES.past).setData(pastFeatures(this.past ?? empty));
+  }
+
+  /** What is in view and around it. */
+  private view(): Box {
+    const bounds = this.map.getBounds();
+    return padded([bounds.getWest(), bounds.getSouth(), bounds.getEast(), bounds.getNorth()]);
   }
 
   fit(animate = true): void {
@@ -120,7 +164,8 @@ export class MapView {
   }
 
   remove(): void {
-    if (this.redrawTimer !== null) window.clearTimeout(this.redrawTimer);
+    this.removed = true;
+    this.rhythm.stop();
     this.map.remove();
   }
 
@@ -136,11 +181,11 @@ export class MapView {
     this.drawnGrid = true;
   }
 
-  private drawPulses(): void {
+  private drawPulses(nowMs: number): void {
     const wanted = new Map<string, LonLat>();
-    for (const device of this.store.devices.values()) {
-      if (!device.sos || device.position === null || wanted.size >= PULSES_MAX) continue;
-      wanted.set(device.id, lonLat(device.position));
+    for (const id of inDistress(this.store.devices.values())) {
+      const position = this.store.devices.get(id)?.position;
+      if (position != null && wanted.size < PULSES_MAX) wanted.set(id, coasted(position, nowMs));
     }
     for (const [id, marker] of this.pulses) {
       if (wanted.has(id)) continue;

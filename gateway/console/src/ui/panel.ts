@@ -2,20 +2,26 @@
 
 import type { Device } from '../contract';
 import { clockTime, coordinates, duration, heading, metres, named, speed } from '../format';
+import { clockText, lasting } from '../facts';
+import { radius68 } from '../motion';
 import { bindAttribute, texts, type Dictionary } from '../i18n';
 import type { Tracked } from '../store';
 import type { Context } from './context';
 import { arrange, h, iconButton, label, setAttribute, setText } from './dom';
 import { kindIcon, sign } from './icons';
+import { Details } from './details';
 import { OrderBox } from './orders';
+import { PastButton } from './past';
 import { VideoTile } from './video';
 
 const EVENTS_SHOWN = 6;
 
-type Fact = 'age' | 'accuracy' | 'speed' | 'heading' | 'altitude' | 'battery' | 'cell' | 'zones' | 'position' | 'mode';
-const FACTS: readonly Fact[] = [
-  'age', 'accuracy', 'battery', 'speed', 'heading', 'altitude', 'cell', 'position', 'zones', 'mode',
-];
+const FACTS = [
+  'age', 'accuracy', 'battery', 'speed', 'heading', 'altitude', 'position', 'cell', 'zones', 'agency', 'mode', 'clock', 'footprint', 'delays',
+] as const;
+type Fact = (typeof FACTS)[number];
+/** Those that most devices do not have: shown only with a value. */
+const RARE: readonly Fact[] = ['clock', 'footprint', 'delays'];
 
 export class DevicePanel {
   readonly root: HTMLElement;
@@ -25,9 +31,9 @@ export class DevicePanel {
   private readonly sub = h('span', { class: 'device-sub' });
   private readonly state = h('span', { class: 'tag state' });
   private readonly sosTag: HTMLElement;
+  private readonly lock: HTMLElement;
   private readonly cameras = h('div', { class: 'cameras', role: 'tablist' });
   private readonly facts = new Map<Fact, { root: HTMLElement; value: HTMLElement }>();
-  private readonly faults = h('p', { class: 'faults' });
   private readonly events = h('ul', { class: 'rows device-events' });
   private readonly noEvents: HTMLElement;
   private readonly follow = h('input', { type: 'checkbox', 'data-testid': 'follow' });
@@ -37,6 +43,8 @@ export class DevicePanel {
   private camera: string | null = null;
   private video: VideoTile | null = null;
   private readonly orders: OrderBox;
+  private readonly details: Details;
+  private readonly past: PastButton;
   private readonly tile = h('div', { class: 'video-place' });
 
   constructor(
@@ -45,7 +53,10 @@ export class DevicePanel {
     private readonly onEvent: (id: string) => void,
   ) {
     this.orders = new OrderBox(context);
+    this.details = new Details(context);
+    this.past = new PastButton(context);
     this.sosTag = label('span', { class: 'tag sos' }, (t) => t.panel.sos);
+    this.lock = label('span', { class: 'tag restricted', 'data-testid': 'restricted' }, (t) => t.panel.restricted);
     this.noEvents = label('p', { class: 'rows-foot' }, (t) => t.panel.noEvents);
     bindAttribute(this.cameras, 'aria-label', (t) => t.video.camera);
     this.follow.addEventListener('change', () => this.onFollow(this.follow.checked));
@@ -61,7 +72,8 @@ export class DevicePanel {
       { class: 'scroll' },
       this.tile,
       list,
-      this.faults,
+      this.details.root,
+      this.past.root,
       this.orders.root,
       label('h3', {}, (t) => t.panel.events),
       this.events,
@@ -74,7 +86,7 @@ export class DevicePanel {
         'div',
         { class: 'panel-head' },
         this.icon,
-        h('div', { class: 'device-title' }, h('div', { class: 'device-line' }, this.name, this.state, this.sosTag), this.sub),
+        h('div', { class: 'device-title' }, h('div', { class: 'device-line' }, this.name, this.state, this.lock, this.sosTag), this.sub),
         bindAttribute(h('label', { class: 'check' }, this.follow, label('span', {}, (t) => t.panel.follow)), 'title', (t) => t.panel.followHint),
         iconButton({ 'data-testid': 'locate' }, sign('locate'), (t) => t.panel.locate, () => {
           if (this.device !== null) this.context.showDevice(this.device);
@@ -96,6 +108,7 @@ export class DevicePanel {
     this.drawHead(device);
     this.drawCameras(device.id);
     this.drawFacts(device);
+    this.details.render(device);
     this.drawEvents(device.id);
   }
 
@@ -113,6 +126,7 @@ export class DevicePanel {
     this.device = null;
     this.camera = null;
     this.orders.show(null);
+    this.past.show(null);
     this.tile.replaceChildren();
   }
 
@@ -122,6 +136,7 @@ export class DevicePanel {
     this.video = new VideoTile();
     this.tile.replaceChildren(this.video.root);
     this.orders.show(device.id);
+    this.past.show(device.id);
     this.icon.replaceChildren(kindIcon(device.kind));
     this.scroll.scrollTop = 0;
   }
@@ -133,6 +148,7 @@ export class DevicePanel {
     setAttribute(this.root, 'data-device', device.id);
     setText(this.state, named(t.state, device.state));
     this.sosTag.hidden = !device.sos;
+    this.lock.hidden = device.restricted !== true;
     this.root.classList.toggle('sos', device.sos);
     const sub = [named(t.kind, device.kind), device.model, device.unit, device.online ? t.panel.online : t.panel.offline];
     setText(this.sub, sub.filter((s) => s !== null).join(' · '));
@@ -172,26 +188,41 @@ export class DevicePanel {
   private drawFacts(device: Tracked): void {
     const t = texts();
     const p = device.position;
+    const sigma = p?.sigma_m ?? null;
+    const said = p?.accuracy_m == null ? null : metres(p.accuracy_m, t);
+    const sure = sigma === null ? said : metres(radius68(sigma), t);
     const values: Record<Exclude<Fact, 'age'>, string | null> = {
-      accuracy: p?.accuracy_m == null ? null : `± ${metres(p.accuracy_m, t) ?? ''}`,
-      speed: speed(p?.speed_mps, t),
-      heading: heading(p?.heading_deg, t),
+      accuracy: sure === null ? null : `± ${sure}`,
+      speed: speed(p?.motion?.speed_mps ?? p?.speed_mps, t),
+      heading: heading(p?.heading_deg ?? p?.motion?.course_deg, t),
       altitude: metres(p?.alt_m, t),
       battery: device.battery_pct === null ? null : `${Math.round(device.battery_pct)} %`,
-      cell: device.cell === null ? null : this.context.placeName(device.cell),
+      cell: this.cellPath(device),
       zones: device.zones.length === 0 ? null : device.zones.map((z) => this.context.placeName(z)).join(', '),
       position: p === null ? null : coordinates(p),
       mode: device.mode,
+      agency: device.agency ?? null,
+      clock: device.clock == null ? null : clockText(device.clock, t),
+      footprint: footprintText(device, t),
+      delays: delaysText(device, t),
     };
     for (const [fact, value] of Object.entries(values)) this.setFact(fact as Fact, value);
     const from = p?.source_datum != null && p.source_datum !== 'wgs84' ? t.panel.datumFrom(p.source_datum.toUpperCase()) : '';
-    const position = this.facts.get('position');
-    if (position !== undefined) position.root.title = ['WGS-84', from].filter((s) => s !== '').join(', ');
+    this.hint('position', ['WGS-84', from].filter((s) => s !== '').join(', '));
+    this.hint('accuracy', t.panel.accuracyHint(said));
     this.facts.get('battery')?.root.classList.toggle('low', device.battery_pct !== null && device.battery_pct < 20);
-    const faults = Object.entries(device.faults).filter(([, n]) => n > 0);
-    this.faults.hidden = faults.length === 0;
-    setText(this.faults, `${t.panel.faults}: ${faults.map(([f, n]) => `${named(t.fault, f)} ×${n}`).join(', ')}`);
     this.drawAge(device.fixMs);
+  }
+
+  /** From the street to the finest cell. */
+  private cellPath(device: Device): string | null {
+    const path = device.cells !== undefined && device.cells.length > 0 ? device.cells : device.cell === null ? [] : [device.cell];
+    return path.length === 0 ? null : path.map((c) => this.context.placeName(c)).join(' › ');
+  }
+
+  private hint(fact: Fact, text: string): void {
+    const entry = this.facts.get(fact);
+    if (entry !== undefined) entry.root.title = text;
   }
 
   private drawAge(fixMs: number | null): void {
@@ -202,6 +233,10 @@ export class DevicePanel {
     const entry = this.facts.get(fact);
     if (entry === undefined) return;
     setText(entry.value, value ?? '—');
+    if (RARE.includes(fact)) {
+      entry.root.hidden = value === null;
+      entry.root.title = value ?? '';
+    }
     entry.root.classList.toggle('unknown', value === null);
   }
 
@@ -229,4 +264,16 @@ export class DevicePanel {
     press.addEventListener('click', () => this.onEvent(id));
     return h('li', { 'data-event': id }, press);
   }
+}
+
+/** What its camera sees of the ground, in words: how sure, and whether it ends there. */
+function footprintText({ footprint }: Device, t: Dictionary): string | null {
+  if (footprint == null) return null;
+  const sure = footprint.sigma_m === null ? t.panel.footprintUnsure : t.panel.footprintSure(metres(footprint.sigma_m, t) ?? '');
+  const parts = [sure, footprint.is_cut ? t.panel.footprintCut : null, footprint.polygon.length === 0 ? t.panel.footprintCentre : null];
+  return parts.filter((p) => p !== null).join(' · ');
+}
+
+function delaysText({ video_delays: delays = [] }: Device, t: Dictionary): string | null {
+  return delays.length === 0 ? null : delays.map((d) => `${d.camera}: ${lasting(d.delay_ms, t)}`).join(', ');
 }

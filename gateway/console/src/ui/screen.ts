@@ -4,6 +4,7 @@ import * as api from '../api';
 import type { GridProperties, Me } from '../contract';
 import { bindAttribute, bindText, onLanguage, type Dictionary } from '../i18n';
 import { browserLine, Feed, type FeedState } from '../live/feed';
+import { cellTree, type CellEntry } from '../map/cells';
 import type { MapView } from '../map/view';
 import { readPalette } from '../palette';
 import { Store } from '../store';
@@ -30,6 +31,7 @@ export class Screen {
   private readonly mapPlace = h('div', { class: 'map', 'data-testid': 'map' });
   private readonly mapNote = h('p', { class: 'map-note', role: 'status', hidden: true });
   private readonly places = new Map<string, string>();
+  private cells: readonly CellEntry[] = [];
   private readonly grid: Promise<api.Grid | null>;
   private gridVersion: string | null = null;
   private frame: number | null = null;
@@ -48,6 +50,11 @@ export class Screen {
       now: () => this.store.gatewayNow(Date.now()),
       showDevice: (id) => this.showDevice(id),
       flyTo: (place) => this.map?.flyTo(place),
+      cells: () => this.cells,
+      choose: (part) => {
+        if (this.store.choose(part)) this.feed.again();
+      },
+      showPast: (track) => this.map?.showPast(track),
     };
     this.bar = new TopBar(context, onLogout);
     this.list = new DeviceList(context);
@@ -76,6 +83,7 @@ export class Screen {
     );
     this.feed = new Feed(feedBase(), browserLine, {
       cursor: () => this.store.cursor,
+      part: () => this.store.part,
       onMessage: (message) => this.store.apply(message, Date.now()),
       onState: (state) => this.feedChanged(state),
       onLost: () => void this.checkSession(),
@@ -185,6 +193,7 @@ export class Screen {
         const p: GridProperties | null = properties;
         if (p !== null) this.places.set(p.id, p.name ?? p.id);
       }
+      this.cells = cellTree(grid);
       this.requestFrame();
       return grid;
     } catch (error) {
@@ -234,12 +243,13 @@ export class Screen {
 }
 
 function legend(): HTMLElement {
-  const states = ['live', 'stale', 'lost'] as const;
+  const states = ['live', 'stale', 'coasting', 'lost'] as const;
   const node = h(
     'ul',
     { class: 'legend' },
     ...states.map((s) => h('li', { 'data-state': s }, h('span', { class: 'dot' }), label('span', {}, (t) => t.state[s]))),
     h('li', { class: 'sos' }, h('span', { class: 'dot' }), label('span', {}, (t) => t.panel.sos)),
+    h('li', { class: 'view' }, h('span', { class: 'dot' }), label('span', {}, (t) => t.map.footprint)),
     h('li', { class: 'air' }, h('span', { class: 'dot' }), label('span', {}, (t) => t.list.onAir)),
   );
   return bindAttribute(node, 'aria-label', (t) => t.map.legend);
