@@ -5,6 +5,9 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+#[cfg(test)]
+#[path = "../../codecs/fuzz/src/corpus.rs"]
+mod corpus;
 pub mod device;
 pub mod event;
 pub mod history;

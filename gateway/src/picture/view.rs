@@ -25,7 +25,6 @@ pub struct DeviceView<'a> {
     pub person: Option<&'a str>,
     pub primary: bool,
     /// Said only of those that are: whoever gets them may know it.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub restricted: bool,
     pub position: Option<PositionView>,
     pub clock: Option<Deviation>,
@@ -217,6 +216,9 @@ impl DeviceView<'_> {
         );
         out.put(",\"video_delays\":", &self.video_delays);
         out.put(",\"footprint\":", &self.footprint);
+        if self.restricted {
+            out.raw(",\"restricted\":true");
+        }
         out.map(
             ",\"faults\":",
             self.faults.iter().map(|(f, n)| (f.name(), n)),

@@ -1,9 +1,7 @@
 //! The corpora of the fuzz targets of this room (`codecs/fuzz`), as plain tests.
 
-#[path = "../../../../codecs/fuzz/src/corpus.rs"]
-mod corpus;
-
 use super::fuzzed;
+use crate::corpus;
 
 #[test]
 fn every_input_is_bounded() {
