@@ -38,6 +38,17 @@ const REQUESTS: [&str; 9] = [
 ];
 
 pub const CODEC: Codec = Codec {
+    uplinks: &[
+        "thing/product/+/osd",
+        "thing/product/+/state",
+        "thing/product/+/status",
+        "thing/product/+/events",
+        "thing/product/+/requests",
+        "thing/product/+/services_reply",
+        "thing/product/+/property/set_reply",
+        "thing/product/+/drc/up",
+        "sys/product/+/status",
+    ],
     up,
     or: |_| None,
     down,

@@ -18,6 +18,12 @@ const COORDINATES: Names = Names {
 };
 
 pub const CODEC: Codec = Codec {
+    uplinks: &[
+        "kerbside/v1/+/report",
+        "kerbside/v1/+/sos",
+        "kerbside/v1/+/ack",
+        "kerbside/v1/+/online",
+    ],
     up,
     or: |_| None,
     down,

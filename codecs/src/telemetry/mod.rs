@@ -121,6 +121,8 @@ struct Message<'a> {
 
 /// One protocol over MQTT.
 struct Codec {
+    /// Filters over its uplink topics, for all devices; none matches what is said to devices.
+    uplinks: &'static [&'static str],
     /// An uplink topic → device id and channel; None: not of this protocol.
     up: fn(topic: &str) -> Option<(&str, &str)>,
     /// Another part of such a topic that may be the device id instead.
@@ -133,9 +135,6 @@ struct Codec {
 }
 
 const CODECS: [Codec; 3] = [json::CODEC, dji::CODEC, owntracks::CODEC];
-/// First levels of their topics, and of the broker's own: no [`Mapping`] may take them.
-const ROOTS: [&str; 5] = ["kerbside", "thing", "sys", "owntracks", "$SYS"];
-
 fn find(topic: &str) -> Option<(&'static Codec, &str, &str)> {
     CODECS.iter().find_map(|codec| {
         let (speaker, channel) = (codec.up)(topic)?;
@@ -206,19 +205,6 @@ impl Codecs {
         is_id(device)
             && (CODECS.iter().any(|codec| (codec.down)(device, filter))
                 || self.mappings.iter().any(|m| m.is_down(device, filter)))
-    }
-
-    /// What a client of a foreign broker has to subscribe to for the formats of the configuration.
-    pub fn mapped_uplinks(&self) -> impl Iterator<Item = String> {
-        self.mappings.iter().map(|m| m.topic.filter())
-    }
-
-    /// The device that a topic of a format names, by the first one that has it.
-    pub fn mapped_speaker<'t>(&self, topic: &'t str) -> Option<&'t str> {
-        match find(topic) {
-            Some(_) => None,
-            None => self.mappings.iter().find_map(|m| m.topic.device(topic)),
-        }
     }
 
     /// The mappings by which this topic is the device's own.

@@ -12,6 +12,7 @@ use super::{Codec, Decoded, Fault, Fix, Message, Report, is_id};
 const OBJECTS_MAX: usize = 256;
 
 pub const CODEC: Codec = Codec {
+    uplinks: &["owntracks/+/+", "owntracks/+/+/event"],
     up,
     or: phone,
     down,

@@ -2,25 +2,13 @@
 //!
 //! Here: names only. Not here: whether that device may use the topic (the broker's access list, behind a broker).
 
-use super::{Codecs, find};
+use super::{CODECS, Codecs, find};
 
-/// Filters over the topics on which devices speak to us; none matches what we say to them.
-const UPLINKS: [&str; 14] = [
-    "kerbside/v1/+/report",
-    "kerbside/v1/+/sos",
-    "kerbside/v1/+/ack",
-    "kerbside/v1/+/online",
-    "thing/product/+/osd",
-    "thing/product/+/state",
-    "thing/product/+/status",
-    "thing/product/+/events",
-    "thing/product/+/requests",
-    "thing/product/+/services_reply",
-    "thing/product/+/drc/up",
-    "sys/product/+/status",
-    "owntracks/+/+",
-    "owntracks/+/+/event",
-];
+/// Is this first level of a topic taken: by a protocol that is built in, or by the broker itself?
+pub(super) fn is_taken(root: &str) -> bool {
+    let roots = CODECS.iter().flat_map(|c| c.uplinks);
+    root.starts_with('$') || roots.filter_map(|f| f.split('/').next()).any(|r| r == root)
+}
 
 impl Codecs {
     /// The device that an uplink topic names; None: no protocol of ours.
@@ -31,7 +19,8 @@ impl Codecs {
 
     /// What a client of a foreign broker has to subscribe to, to hear all devices.
     pub fn uplinks(&self) -> Vec<String> {
-        let mut all = UPLINKS.map(str::to_owned).to_vec();
+        let built_in = CODECS.iter().flat_map(|c| c.uplinks);
+        let mut all: Vec<String> = built_in.map(|f| (*f).to_owned()).collect();
         all.extend(self.mappings.iter().map(|m| m.topic.filter()));
         all.sort();
         all.dedup();

@@ -1,6 +1,7 @@
 //! Topics of a format: `acme/{device}/pos`.
 
-use crate::telemetry::{ROOTS, is_id};
+use crate::telemetry::is_id;
+use crate::telemetry::topics::is_taken;
 
 const LEVELS_MAX: usize = 32;
 
@@ -76,7 +77,7 @@ impl Topic {
             _ => return Err(format!("{text:?} has {{device}} twice")),
         }
         match &levels[0] {
-            Level::Name(root) if ROOTS.contains(&&**root) || root.starts_with('$') => Err(format!(
+            Level::Name(root) if is_taken(root) => Err(format!(
                 "{text:?}: topics below {root}/ have a meaning already"
             )),
             Level::Any => Err(format!(
