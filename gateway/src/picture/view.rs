@@ -106,6 +106,9 @@ fn tenths(v: f32) -> f32 {
     (v * 10.0).round() / 10.0
 }
 
+/// Before the age of a position, which is written when the item is sent.
+const BEFORE_AGE: &str = ",\"age_ms\":";
+
 /// An object of JSON, field by field. Ten thousand devices are written each second: names that need no escaping are
 /// copied as they are, which a derived writer does not do.
 struct Fields(Vec<u8>);
@@ -141,7 +144,8 @@ impl Fields {
 }
 
 impl PositionView {
-    fn write(&self, out: &mut Fields) {
+    /// Gives the place of the age.
+    fn write(&self, out: &mut Fields) -> usize {
         out.put("{\"lat\":", &self.lat);
         out.put(",\"lon\":", &self.lon);
         out.put(",\"sigma_m\":", &self.sigma_m);
@@ -163,10 +167,12 @@ impl PositionView {
         out.put(",\"happened_ms\":", &self.happened_ms);
         out.put(",\"happened_sigma_ms\":", &self.happened_sigma_ms);
         out.put(",\"arrived_ms\":", &self.arrived_ms);
-        // The age is written when the item is sent.
-        out.raw(",\"age_ms\":0,\"datum\":\"wgs84\"");
+        out.raw(BEFORE_AGE);
+        let age = out.0.len();
+        out.raw("0,\"datum\":\"wgs84\"");
         out.put(",\"source_datum\":", &self.source_datum);
         out.raw("}");
+        age
     }
 }
 
@@ -176,7 +182,7 @@ impl DeviceView<'_> {
         let position = self.position.as_ref();
         Change::Put {
             key: Key::Device(self.id.clone()),
-            body: Body::new(self.json(), position.map(|p| p.arrived_ms)),
+            body: self.body(),
             moved_to: position.filter(|_| moved).map(|p| [p.lon, p.lat]),
             tags: self.tags,
             of: None,
@@ -184,7 +190,8 @@ impl DeviceView<'_> {
     }
 
     /// As the contract has it (gateway/API.md).
-    fn json(&self) -> String {
+    fn body(&self) -> Body {
+        let mut age = None;
         let mut out = Fields(Vec::with_capacity(JSON_BYTES));
         out.put("{\"id\":", self.id);
         out.put(",\"kind\":", &self.kind);
@@ -200,7 +207,7 @@ impl DeviceView<'_> {
             None => out.raw(",\"position\":null"),
             Some(p) => {
                 out.raw(",\"position\":");
-                p.write(&mut out);
+                age = Some((p.write(&mut out), p.arrived_ms));
             }
         }
         out.put(",\"clock\":", &self.clock);
@@ -224,10 +231,13 @@ impl DeviceView<'_> {
             self.faults.iter().map(|(f, n)| (f.name(), n)),
         );
         out.raw("}");
-        String::from_utf8(out.0).unwrap_or_else(|e| {
-            tracing::error!(error = %e, device = %self.id, "a device could not be written");
-            "{}".to_owned()
-        })
+        match String::from_utf8(out.0) {
+            Ok(json) => Body::new(json, age),
+            Err(e) => {
+                tracing::error!(error = %e, device = %self.id, "a device could not be written");
+                Body::new("{}".to_owned(), None)
+            }
+        }
     }
 }
 

@@ -5,12 +5,10 @@ use super::*;
 use crate::ids::DeviceId;
 
 fn put(id: &str, n: u32) -> Change {
+    let before = format!(r#"{{"id":"{id}","n":{n},"position":{{"age_ms":"#);
     Change::Put {
         key: Key::Device(DeviceId::parse(id).unwrap()),
-        body: Body::new(
-            format!(r#"{{"id":"{id}","n":{n},"position":{{"age_ms":0}}}}"#),
-            Some(1000),
-        ),
+        body: Body::new(format!("{before}0}}}}"), Some((before.len(), 1000))),
         moved_to: Some([112.0 + f64::from(n) * 0.001, 37.0]),
         tags: Tags::default(),
         of: None,
