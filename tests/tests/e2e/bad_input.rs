@@ -69,7 +69,7 @@ async fn faulty_reports_are_counted_and_the_rest_stands() {
         "{device}"
     );
     until(LIMIT, "faults", || {
-        (!feed.devices["bc-01"]["faults"].as_object()?.is_empty()).then_some(())
+        (!feed.devices.get("bc-01")?["faults"].as_object()?.is_empty()).then_some(())
     })
     .await;
     let counted = gateway.metric("kerbside_telemetry_faults_total", &[]).await;

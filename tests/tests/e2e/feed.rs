@@ -134,7 +134,7 @@ async fn every_item_has_the_fields_of_the_contract() {
         "snapshot",
         &picture,
         &[
-            "type", "epoch", "seq", "now_ms", "grid", "devices", "streams", "events",
+            "type", "epoch", "seq", "now_ms", "datum", "grid", "devices", "streams", "events",
         ],
         &["gone"],
     );

@@ -104,7 +104,7 @@ async fn street() -> (Gateway, Feed) {
 
 async fn until_fault(feed: &mut Feed, fault: &str, least: u64) {
     feed.until(LIMIT, fault, |feed| {
-        let n = feed.devices["bc-01"]["faults"][fault].as_u64();
+        let n = feed.devices.get("bc-01")?["faults"][fault].as_u64();
         (n.unwrap_or(0) >= least).then_some(())
     })
     .await;
@@ -149,7 +149,10 @@ async fn each_fault_is_in_the_state_of_its_device() {
         (Raw::hello(&gateway, "a", None), "mqtt_protocol"),
         (packet(0x30, b"\0\0\x03\x23\0\x05x"), "mqtt_topic_alias"),
     ] {
-        let before = feed.devices["bc-01"]["faults"][fault].as_u64();
+        let before = feed
+            .devices
+            .get("bc-01")
+            .and_then(|d| d["faults"][fault].as_u64());
         let mut raw = Raw::open(&gateway, "b").await;
         raw.says(&bytes).await;
         raw.finish().await;

@@ -109,7 +109,7 @@ async fn the_will_of_paho_is_its_last_report_and_it_is_gone() {
         situation(&gateway, version, "will").await;
         let battery: f64 = version.parse().unwrap();
         feed.until(LIMIT, "the will, and the device is gone", |feed| {
-            let d = &feed.devices["bc-01"];
+            let d = feed.devices.get("bc-01")?;
             let told = d["battery_pct"].as_f64() == Some(battery) && d["online"] == false;
             told.then_some(())
         })
