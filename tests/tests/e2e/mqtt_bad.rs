@@ -98,7 +98,12 @@ async fn street() -> (Gateway, Feed) {
     for device in ["bc-01", "bc-02"] {
         gateway.device(device, "bodycam", None);
     }
-    let feed = Feed::open(&gateway, &gateway.user("eve", "operator")).await;
+    let mut feed = Feed::open(&gateway, &gateway.user("eve", "operator")).await;
+    // The picture looks at the registry a few times a second.
+    feed.until(LIMIT, "both are known", |feed| {
+        (feed.devices.len() == 2).then_some(())
+    })
+    .await;
     (gateway, feed)
 }
 
